@@ -1,0 +1,264 @@
+use std::os::fd::{BorrowedFd, RawFd};
+
+use io_splice_core::Errno;
+use magnus::rb_sys::{AsRawValue, protect};
+use magnus::value::ReprValue;
+use magnus::{Error, Ruby, Value};
+use rb_sys::{VALUE, rb_io_t};
+
+use crate::{error, number};
+
+/// Which way the bytes go at an end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    In,
+    Out,
+}
+
+#[derive(PartialEq, Eq)]
+enum Settled {
+    Clear,
+    /// Bytes that Ruby has read already stand before those that the kernel has.
+    ReadAhead,
+}
+
+/// One end of a transfer: an IO or a number. It lives on the stack only, which is where the garbage
+/// collector finds the IO.
+#[derive(Clone, Copy)]
+pub struct End {
+    kind: Kind,
+    direction: Direction,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Io(VALUE),
+    Number(RawFd),
+}
+
+impl End {
+    /// Takes an Integer, an IO, or what `to_io` makes an IO of.
+    pub fn new(ruby: &Ruby, value: Value, direction: Direction) -> Result<Self, Error> {
+        let kind = if is_integer(value) {
+            Kind::Number(number::descriptor(ruby, value)?)
+        } else if is_io(value) {
+            Kind::Io(value.as_raw())
+        } else {
+            Kind::Io(to_io(ruby, value)?)
+        };
+        Ok(Self { kind, direction })
+    }
+
+    pub fn direction(self) -> Direction {
+        self.direction
+    }
+
+    /// The IO, or for a number a new IO that leaves the descriptor alone: something to wait with.
+    pub fn io(self, ruby: &Ruby) -> Result<VALUE, Error> {
+        match self.kind {
+            Kind::Io(io) => Ok(match self.direction {
+                Direction::In => io,
+                // SAFETY: `io` is an IO; for one that is not initialized it raises.
+                Direction::Out => protect(|| unsafe { rb_sys::rb_io_get_write_io(io) })?,
+            }),
+            Kind::Number(number) => {
+                let io: Value =
+                    ruby.class_io().funcall("for_fd", (number, magnus::kwargs!("autoclose" => false)))?;
+                Ok(io.as_raw())
+            }
+        }
+    }
+
+    /// What Ruby keeps of an open IO; `None` for a number.
+    pub fn fptr(self) -> Option<*mut rb_io_t> {
+        match self.kind {
+            // SAFETY: `io` is an IO.
+            Kind::Io(io) => Some(unsafe { fptr(io) }),
+            Kind::Number(_) => None,
+        }
+    }
+
+    /// Whether Ruby holds bytes for this output that are not written yet.
+    pub fn has_unwritten(self) -> bool {
+        let Kind::Io(io) = self.kind else { return false };
+        // SAFETY: `io` is an IO; one that is not initialized has no `fptr`.
+        unsafe {
+            let own = fptr(io);
+            let tied = own.as_ref().map_or(0, |own| own.tied_io_for_writing);
+            let own = if tied == 0 { own } else { fptr(tied) };
+            own.as_ref().is_some_and(|own| own.wbuf.len > 0)
+        }
+    }
+
+    /// Prepares the end for bytes that go around Ruby's buffers: checks that it is open for its
+    /// direction, writes out what Ruby has still to write, and tells of bytes read ahead.
+    ///
+    /// # Safety
+    ///
+    /// It may raise, so it must be called under `protect`.
+    unsafe fn settle(self) -> Settled {
+        let Kind::Io(io) = self.kind else { return Settled::Clear };
+        // SAFETY: `io` is an IO, and its `fptr` is valid for as long; each of these checks itself
+        // that it is initialized and open.
+        unsafe {
+            match self.direction {
+                Direction::In => {
+                    let fptr = fptr(io);
+                    rb_sys::rb_io_check_byte_readable(fptr);
+                    if rb_sys::rb_io_read_pending(fptr) != 0 {
+                        return Settled::ReadAhead;
+                    }
+                }
+                Direction::Out => {
+                    let io = rb_sys::rb_io_get_write_io(io);
+                    rb_sys::rb_io_check_writable(fptr(io));
+                    rb_sys::rb_io_flush(io);
+                }
+            }
+        }
+        Settled::Clear
+    }
+
+    /// The descriptor's number.
+    ///
+    /// # Safety
+    ///
+    /// It raises when the IO is closed, so it must be called under `protect`.
+    unsafe fn number(self) -> RawFd {
+        match self.kind {
+            // SAFETY: as in `settle`.
+            Kind::Io(io) => unsafe {
+                rb_sys::rb_io_descriptor(match self.direction {
+                    Direction::In => io,
+                    Direction::Out => rb_sys::rb_io_get_write_io(io),
+                })
+            },
+            Kind::Number(number) => number,
+        }
+    }
+}
+
+/// The descriptors of both ends, for use before the GVL is given up or Ruby code runs: after that they
+/// may be closed, and their numbers may belong to other files.
+///
+/// An IO must be open for its direction. Its write buffer is written out; bytes in its read buffer are an
+/// `IOError`, because those behind them would overtake them. `None` when writing the buffer out would
+/// wait, and the call is one that must not.
+pub fn descriptors<'call>(
+    ruby: &Ruby,
+    call: &str,
+    input: End,
+    output: End,
+    nonblock: bool,
+) -> Result<Option<(BorrowedFd<'call>, BorrowedFd<'call>)>, Error> {
+    if nonblock && output.has_unwritten() {
+        let fd = number_of(call, output)?;
+        if !io_splice_core::ready(fd, fd).map_err(|errno| error::errno(errno, call, None))?.output {
+            return Ok(None);
+        }
+    }
+    let mut settled = Settled::Clear;
+    let mut numbers = (-1, -1);
+    let mut look = || {
+        // SAFETY: this runs under `protect`, except for two numbers, where nothing raises.
+        // Writing a buffer out may let other threads run, so the numbers come last.
+        unsafe {
+            output.settle();
+            settled = input.settle();
+            numbers = (input.number(), output.number());
+        }
+    };
+    if let (Kind::Number(_), Kind::Number(_)) = (input.kind, output.kind) {
+        look();
+    } else {
+        protect(|| {
+            look();
+            rb_sys::Qnil as VALUE
+        })?;
+    }
+    if settled == Settled::ReadAhead {
+        return Err(error::io(
+            ruby,
+            format!("{call} for buffered IO: Ruby has read bytes ahead, which must be taken out first"),
+        ));
+    }
+    Ok(Some((borrow(call, numbers.0)?, borrow(call, numbers.1)?)))
+}
+
+/// As [`descriptors`], for a call with nothing but an output.
+pub fn descriptor<'call>(
+    ruby: &Ruby,
+    call: &str,
+    output: End,
+    nonblock: bool,
+) -> Result<Option<BorrowedFd<'call>>, Error> {
+    Ok(descriptors(ruby, call, output, output, nonblock)?.map(|(_, fd)| fd))
+}
+
+fn number_of<'call>(call: &str, end: End) -> Result<BorrowedFd<'call>, Error> {
+    let mut number = -1;
+    protect(|| {
+        // SAFETY: it runs under `protect`.
+        number = unsafe { end.number() };
+        rb_sys::Qnil as VALUE
+    })?;
+    borrow(call, number)
+}
+
+/// The descriptor of an IO, whatever it is open for.
+pub fn descriptor_of_io<'call>(call: &str, io: Value) -> Result<BorrowedFd<'call>, Error> {
+    number_of(call, End { kind: Kind::Io(io.as_raw()), direction: Direction::In })
+}
+
+fn borrow<'call>(call: &str, number: RawFd) -> Result<BorrowedFd<'call>, Error> {
+    if number < 0 {
+        return Err(error::errno(Errno::BADF, call, Some(&format!("{number} is no file descriptor"))));
+    }
+    // SAFETY: a number that is not -1. That it is open the kernel checks; for how long it stays open,
+    // see `descriptors`.
+    Ok(unsafe { BorrowedFd::borrow_raw(number) })
+}
+
+fn is_integer(value: Value) -> bool {
+    magnus::value::Fixnum::from_value(value).is_some() || magnus::RBignum::from_value(value).is_some()
+}
+
+fn is_io(value: Value) -> bool {
+    // SAFETY: it only looks at the value's type.
+    unsafe { rb_sys::RB_TYPE_P(value.as_raw(), rb_sys::RUBY_T_FILE) }
+}
+
+/// # Safety
+///
+/// `io` must be an IO.
+unsafe fn fptr(io: VALUE) -> *mut rb_io_t {
+    // SAFETY: an IO is an RFile.
+    unsafe { (*(io as *const rb_sys::RFile)).fptr }
+}
+
+fn to_io(ruby: &Ruby, value: Value) -> Result<VALUE, Error> {
+    // What TLS encrypts, its `to_io` would let leave in the clear. Every such socket, also
+    // behind a Delegator, knows its peer's certificate.
+    if value.respond_to("peer_cert", false)? || value.respond_to("peercert", false)? {
+        // SAFETY: the name is copied at once, while `value` is alive.
+        let class = unsafe { value.classname() }.into_owned();
+        return Err(Error::new(
+            ruby.exception_type_error(),
+            format!("a {class} encrypts what goes through it: the kernel would move the bytes unencrypted"),
+        ));
+    }
+    // SAFETY: it raises what it has against `value`; the name and the method end in NUL.
+    protect(|| unsafe {
+        rb_sys::rb_convert_type(
+            value.as_raw(),
+            rb_sys::RUBY_T_FILE as _,
+            c"IO".as_ptr(),
+            c"to_io".as_ptr(),
+        )
+    })
+}
+
+/// Keeps the conservative garbage collector from missing an IO that only an [`End`] still names.
+pub fn keep_alive(end: &End) {
+    std::hint::black_box(end);
+}

@@ -1,0 +1,78 @@
+use std::ffi::CString;
+use std::fmt::Display;
+
+use io_splice_core::Errno;
+use magnus::rb_sys::FromRawValue;
+use magnus::value::ReprValue;
+use magnus::{Error, Exception, ExceptionClass, Ruby, TryConvert, Value};
+
+/// The `Errno::*` for a kernel error, with the call's name and, where the number does not say it, the
+/// reason: `Invalid argument - splice: neither end is a pipe`.
+pub fn errno(errno: Errno, call: &str, detail: Option<&str>) -> Error {
+    let message = match detail {
+        Some(detail) => format!("{call}: {detail}"),
+        None => call.to_owned(),
+    };
+    let message = CString::new(message).unwrap_or_default();
+    // SAFETY: the number is one of the kernel's and the message ends in NUL; making an exception
+    // raises none, short of running out of memory.
+    let exception = unsafe { Value::from_raw(rb_sys::rb_syserr_new(errno.raw_os_error(), message.as_ptr())) };
+    match Exception::try_convert(exception) {
+        Ok(exception) => exception.into(),
+        Err(error) => error,
+    }
+}
+
+/// An `IOError`.
+pub fn io(ruby: &Ruby, message: impl Display) -> Error {
+    Error::new(ruby.exception_io_error(), message.to_string())
+}
+
+/// An `ArgumentError`.
+pub fn argument(ruby: &Ruby, message: impl Display) -> Error {
+    Error::new(ruby.exception_arg_error(), message.to_string())
+}
+
+/// A `TypeError` in Ruby's own words.
+pub fn no_conversion(ruby: &Ruby, what: &str, value: Value, into: &str) -> Error {
+    // SAFETY: the name is copied at once, while `value` is alive.
+    let class = unsafe { value.classname() }.into_owned();
+    let class = if value.is_nil() { "nil".to_owned() } else { class };
+    Error::new(
+        ruby.exception_type_error(),
+        format!("{what}: no implicit conversion of {class} into {into}"),
+    )
+}
+
+/// An `ArgumentError` for the number of arguments, if it is not within `accepted`.
+pub fn check_arity(ruby: &Ruby, given: usize, accepted: std::ops::RangeInclusive<usize>) -> Result<(), Error> {
+    if accepted.contains(&given) {
+        return Ok(());
+    }
+    let (least, most) = accepted.into_inner();
+    Err(argument(
+        ruby,
+        format!("wrong number of arguments (given {given}, expected {least}..{most})"),
+    ))
+}
+
+/// An `EOFError`.
+pub fn end_of_file(ruby: &Ruby) -> Error {
+    Error::new(ruby.exception_eof_error(), "end of file reached")
+}
+
+/// `IO::TimeoutError`, which Ruby has from 3.2.
+pub fn timeout(ruby: &Ruby, message: &'static str) -> Error {
+    use magnus::Module;
+    match ruby.class_io().const_get::<_, ExceptionClass>("TimeoutError") {
+        Ok(class) => Error::new(class, message),
+        Err(error) => error,
+    }
+}
+
+/// The `Errno::*` that ended a transfer, which may have moved something before.
+pub fn transfer(code: Errno, call: &str, why: Option<&str>, moved: usize) -> Error {
+    let moved = (moved > 0).then(|| format!("after {moved} bytes"));
+    let detail = [why, moved.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(", ");
+    errno(code, call, Some(detail.as_str()).filter(|detail| !detail.is_empty()))
+}

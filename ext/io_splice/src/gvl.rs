@@ -1,0 +1,129 @@
+use std::any::Any;
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use magnus::Error;
+use magnus::rb_sys::protect;
+use rb_sys::rb_unblock_function_t;
+
+type Caught<R> = Result<R, Box<dyn Any + Send>>;
+
+struct Job<F, R> {
+    work: Option<F>,
+    result: Option<Caught<R>>,
+}
+
+impl<F: FnOnce() -> R, R> Job<F, R> {
+    fn new(work: F) -> Self {
+        Self { work: Some(work), result: None }
+    }
+
+    /// What Ruby calls: it runs the work and keeps a panic for [`Job::finish`], since none may
+    /// unwind through C.
+    unsafe extern "C" fn run(job: *mut c_void) -> *mut c_void {
+        // SAFETY: every caller below hands over its own, live `Job` and looks at it only afterwards.
+        let job = unsafe { &mut *job.cast::<Self>() };
+        if let Some(work) = job.work.take() {
+            job.result = Some(catch_unwind(AssertUnwindSafe(work)));
+        }
+        std::ptr::null_mut()
+    }
+
+    fn as_ptr(&mut self) -> *mut c_void {
+        (self as *mut Self).cast()
+    }
+
+    fn finish(self) -> Option<R> {
+        match self.result? {
+            Ok(result) => Some(result),
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+}
+
+/// Runs `work` without the GVL. `None` when an interrupt is pending: then `work` did not run.
+///
+/// No exception is raised here, before or after, so what `work` did is never lost to the caller.
+/// `work` must not touch anything of Ruby's.
+pub fn without<R>(work: impl FnOnce() -> R) -> Option<R> {
+    fn call<F: FnOnce() -> R, R>(job: &mut Job<F, R>) {
+        // SAFETY: RUBY_UBF_IO is the pointer -1, which Ruby compares and never calls.
+        let ubf: rb_unblock_function_t = unsafe { std::mem::transmute(-1_isize) };
+        // SAFETY: `run` matches its argument, and `job` outlives the call. With INTR_FAIL Ruby
+        // neither raises nor runs other Ruby code on this thread.
+        unsafe {
+            rb_sys::rb_nogvl(
+                Some(Job::<F, R>::run),
+                job.as_ptr(),
+                ubf,
+                std::ptr::null_mut(),
+                rb_sys::RB_NOGVL_INTR_FAIL as _,
+            );
+        }
+    }
+    let mut job = Job::new(work);
+    call(&mut job);
+    job.finish()
+}
+
+/// Whether this is the only living thread of its Ractor, so that nobody can close what it uses.
+pub fn alone() -> bool {
+    // SAFETY: it only reads a counter.
+    unsafe { rb_sys::rb_thread_alone() != 0 }
+}
+
+/// Lets pending signals, `Thread#raise`, `Thread#kill` and other threads have their turn.
+pub fn check_interrupts() -> Result<(), Error> {
+    // SAFETY: it may raise, which `protect` turns into the error.
+    protect(|| unsafe {
+        rb_sys::rb_thread_check_ints();
+        rb_sys::Qnil as _
+    })
+    .map(drop)
+}
+
+/// Runs `work` while Ruby knows that this thread uses `fd`: when another thread closes that
+/// descriptor, `work` is interrupted with `IOError`, and the close waits for its end.
+///
+/// It lets go of the GVL and takes it again, so other threads may run before `work` does.
+pub fn while_using<R>(
+    fptr: *mut rb_sys::rb_io_t,
+    fd: i32,
+    work: impl FnOnce() -> Result<R, Error>,
+) -> Result<R, Error> {
+    fn call<F: FnOnce() -> R, R>(job: &mut Job<F, R>, _fptr: *mut rb_sys::rb_io_t, _fd: i32) -> Result<(), Error> {
+        unsafe extern "C" fn with_gvl<F: FnOnce() -> R, R>(job: *mut c_void) -> *mut c_void {
+            // SAFETY: Ruby calls this on the thread, and from within the region, that let go of the GVL.
+            unsafe { rb_sys::rb_thread_call_with_gvl(Some(Job::<F, R>::run), job) }
+        }
+        // SAFETY: `with_gvl` matches its argument, and `job` outlives the call. What Ruby raises at
+        // its end, `protect` turns into the error.
+        protect(|| unsafe {
+            #[cfg(not(ruby_gte_4_0))]
+            rb_thread_io_blocking_region(Some(with_gvl::<F, R>), job.as_ptr(), _fd);
+            #[cfg(ruby_gte_4_0)]
+            rb_thread_io_blocking_region(_fptr, Some(with_gvl::<F, R>), job.as_ptr());
+            rb_sys::Qnil as _
+        })
+        .map(drop)
+    }
+    let mut job = Job::new(work);
+    let interrupted = call(&mut job, fptr, fd);
+    let result = job.finish();
+    interrupted?;
+    result.unwrap_or_else(|| check_interrupts().and_then(|()| unreachable!("work ran")))
+}
+
+// Ruby exports this for its own extensions (socket, io-console) and documents it nowhere. Nothing
+// documented registers a descriptor as being in use.
+type Region = unsafe extern "C" fn(*mut c_void) -> *mut c_void;
+unsafe extern "C" {
+    #[cfg(not(ruby_gte_4_0))]
+    fn rb_thread_io_blocking_region(work: Option<Region>, data: *mut c_void, fd: i32) -> rb_sys::VALUE;
+    #[cfg(ruby_gte_4_0)]
+    fn rb_thread_io_blocking_region(
+        io: *mut rb_sys::rb_io_t,
+        work: Option<Region>,
+        data: *mut c_void,
+    ) -> rb_sys::VALUE;
+}

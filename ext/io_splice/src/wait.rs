@@ -1,0 +1,95 @@
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use io_splice_core::ready;
+use magnus::rb_sys::protect;
+use magnus::value::ReprValue;
+use magnus::{Error, Ruby, Value};
+use rb_sys::VALUE;
+
+use crate::end::{Direction, End};
+use crate::{error, gvl};
+
+/// Waits after attempts that would have blocked.
+#[derive(Default)]
+pub struct Waiter {
+    /// How often in a row both ends were called ready and yet nothing moved.
+    in_vain: u32,
+}
+
+impl Waiter {
+    /// Something moved.
+    pub fn moved(&mut self) {
+        self.in_vain = 0;
+    }
+
+    /// Waits until the end that is not ready may be: for the input first, then for the output.
+    ///
+    /// In a fiber with a scheduler the scheduler waits. Otherwise the thread waits without the GVL, for
+    /// as long as `IO#timeout` allows, and closing either IO ends that. Signals run their handlers.
+    /// Afterwards the descriptors may be others: take them again.
+    pub fn wait(
+        &mut self,
+        ruby: &Ruby,
+        call: &str,
+        (input, fd_in): (End, BorrowedFd<'_>),
+        (output, fd_out): (End, BorrowedFd<'_>),
+    ) -> Result<(), Error> {
+        let ready = ready(fd_in, fd_out).map_err(|errno| error::errno(errno, call, None))?;
+        if !ready.input {
+            wait_for(ruby, input, (output, fd_out))
+        } else if !ready.output {
+            wait_for(ruby, output, (input, fd_in))
+        } else {
+            self.both_are_said_to_be_ready(ruby)
+        }
+    }
+
+    /// Waits until a single end may be ready, here the output of vmsplice.
+    pub fn wait_for_one(&mut self, ruby: &Ruby, call: &str, end: (End, BorrowedFd<'_>)) -> Result<(), Error> {
+        self.wait(ruby, call, end, end)
+    }
+
+    /// Either something has become ready just now, or the kernel says one thing and does
+    /// another (a socket that is writable while the system is short of socket memory). That must not
+    /// become a loop at full speed.
+    fn both_are_said_to_be_ready(&mut self, ruby: &Ruby) -> Result<(), Error> {
+        self.in_vain += 1;
+        if self.in_vain == 1 {
+            return gvl::check_interrupts();
+        }
+        let seconds = 0.001 * f64::from(self.in_vain.min(20));
+        ruby.module_kernel().funcall::<_, _, Value>("sleep", (seconds,)).map(drop)
+    }
+}
+
+fn wait_for(ruby: &Ruby, end: End, (other, other_fd): (End, BorrowedFd<'_>)) -> Result<(), Error> {
+    let io = end.io(ruby)?;
+    let wait = || {
+        let (events, becomes) = match end.direction() {
+            Direction::In => (rb_sys::RB_WAITFD_IN, "Timed out waiting for IO to become readable!"),
+            Direction::Out => (rb_sys::RB_WAITFD_OUT, "Timed out waiting for IO to become writable!"),
+        };
+        // SAFETY: `io` is an IO and `events` a Fixnum. What it raises is the error.
+        let answer = protect(|| unsafe {
+            rb_sys::rb_io_wait(io, rb_sys::rb_int2inum(events as _), rb_sys::Qnil as VALUE)
+        })?;
+        match answer == rb_sys::Qfalse as VALUE {
+            true => Err(error::timeout(ruby, becomes)),
+            false => Ok(()),
+        }
+    };
+    match other.fptr() {
+        // Ruby watches for the close of the one IO that it waits for. A fiber cannot hold a region, so
+        // there a scheduler learns of the close of the other one when it comes back.
+        Some(fptr) if !scheduled() && other_fd.as_raw_fd() >= 0 => {
+            gvl::while_using(fptr, other_fd.as_raw_fd(), wait)
+        }
+        _ => wait(),
+    }
+}
+
+/// Whether this is a fiber that a scheduler runs.
+fn scheduled() -> bool {
+    // SAFETY: it only looks at the current thread and fiber.
+    unsafe { rb_sys::rb_fiber_scheduler_current() != rb_sys::Qnil as VALUE }
+}

@@ -1,0 +1,54 @@
+//! What `io_splice` knows of Linux, and nothing of Ruby.
+//!
+//! Every transfer here is one *attempt*: it moves what can be moved at once and never waits
+//! for a peer. Who wants to wait asks [`ready`] which end is not ready, waits in whatever way
+//! suits it, and tries again. So no caller ever sits in the kernel with a pipe's lock held, which
+//! is what a blocking `splice` from or to a socket does, to the harm of everyone else who uses that
+//! pipe.
+//!
+//! - [`splice`], [`tee`], [`put`]: the attempts.
+//! - [`hold`]: what could make the kernel block all the same.
+//! - [`pipe_size`] and the like: a pipe's capacity.
+//! - [`refusal`]: the reason behind an errno that hides it.
+
+mod flags;
+mod hold;
+mod lend;
+mod pages;
+mod pipe;
+mod put;
+mod ready;
+mod refusal;
+mod splice;
+mod tee;
+
+pub use flags::Flags;
+pub use hold::{Hold, Nonblocking, hold};
+pub use lend::{Lent, close_lent};
+pub use pipe::{default_capacity, pipe_size, set_pipe_size};
+pub use put::put;
+pub use ready::{Readiness, ready};
+pub use refusal::{Call, refusal};
+pub use splice::splice;
+pub use tee::tee;
+
+pub use rustix::io::Errno;
+pub use rustix::param::page_size;
+pub use rustix::pipe::PIPE_BUF;
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// So many bytes were moved (or, by [`tee`], duplicated); never 0.
+    Moved(usize),
+    /// The input has ended: nothing is in it, and nobody is left who could write.
+    Ended,
+    /// Nothing could be moved now, because the input is empty or the output is full.
+    WouldBlock,
+}
+
+/// The outcome of an attempt; `EAGAIN` is not an error but [`Step::WouldBlock`].
+pub type Attempt = rustix::io::Result<Step>;
+
+/// The most that Linux moves in one call (`MAX_RW_COUNT`), see read(2).
+const MAX_RW_COUNT: usize = 0x7fff_f000;

@@ -1,0 +1,49 @@
+use std::io::IoSlice;
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::io::{Errno, writev};
+use rustix::pipe::SpliceFlags;
+
+use crate::pages::Pages;
+use crate::{Attempt, Step, pipe_size};
+
+/// Linux takes no more pieces in one call (`UIO_MAXIOV`).
+const IOV_MAX: usize = 1024;
+
+/// Puts a snapshot of memory into a pipe, as far as it can be done at once: what the reader gets is
+/// what the pieces hold now, whatever becomes of them afterwards.
+///
+/// Only a copy can promise that, so `write` does it where the pipe is in non-blocking mode. In
+/// blocking mode `write` would wait, and `vmsplice` of pages of our own does not.
+/// The pieces must not all be empty. `EBADF` for what is no pipe, or not its write end.
+///
+/// # References
+///  - [writev]
+///  - [vmsplice]
+///
+/// [writev]: https://man7.org/linux/man-pages/man2/writev.2.html
+/// [vmsplice]: https://man7.org/linux/man-pages/man2/vmsplice.2.html
+pub fn put(pipe: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> Attempt {
+    debug_assert!(pieces.iter().any(|piece| !piece.is_empty()));
+    let pieces = &pieces[..pieces.len().min(IOV_MAX)];
+    let capacity = pipe_size(pipe)?;
+    let mode = fcntl_getfl(pipe)?;
+    // For vmsplice the read end of a pipe would mean: take bytes out, into this memory.
+    if mode & OFlags::ACCMODE == OFlags::RDONLY {
+        return Err(Errno::BADF);
+    }
+    let put = if mode.contains(OFlags::NONBLOCK) {
+        writev(pipe, pieces)
+    } else {
+        let pages = Pages::snapshot(pieces, capacity)?;
+        // SAFETY: this is a pipe's write end, so the memory is only read; nobody writes to the pages
+        // any more, and they are unmapped, not reused, when `pages` is dropped.
+        unsafe { rustix::pipe::vmsplice(pipe, &[pages.as_io_slice()], SpliceFlags::NONBLOCK) }
+    };
+    match put {
+        Ok(bytes) => Ok(Step::Moved(bytes)),
+        Err(Errno::AGAIN) => Ok(Step::WouldBlock),
+        Err(errno) => Err(errno),
+    }
+}

@@ -1,0 +1,26 @@
+# frozen_string_literal: true
+
+Gem::Specification.new do |spec|
+  spec.name = "io_splice"
+  # The version stands in Cargo.toml alone.
+  spec.version = File.read(File.join(__dir__, "Cargo.toml"))[/^version = "(.+)"$/, 1]
+  spec.authors = ["The io_splice authors"]
+  spec.summary = "Zero-copy I/O for Ruby: splice, tee and vmsplice on Linux"
+  spec.description = "Moves bytes between files, pipes and sockets inside the Linux kernel, " \
+                     "without passing them through Ruby strings: splice(2), tee(2), vmsplice(2)."
+  spec.homepage = "https://github.com/io-splice/io_splice"
+  spec.license = "MIT"
+  spec.required_ruby_version = ">= 3.1"
+  spec.metadata = {
+    "source_code_uri" => spec.homepage,
+    "changelog_uri" => "#{spec.homepage}/blob/main/CHANGELOG.md",
+    "bug_tracker_uri" => "#{spec.homepage}/issues",
+    "rubygems_mfa_required" => "true",
+  }
+  spec.files = Dir.chdir(__dir__) do
+    Dir["lib/**/*.rb", "ext/**/*.{rs,rb,toml}", "examples/*.rb", "Cargo.{toml,lock}",
+        "README.md", "CHANGELOG.md", "LICENSE"]
+  end
+  spec.extensions = ["ext/io_splice/extconf.rb"]
+  spec.add_dependency "rb_sys", "~> 0.9.87"
+end

@@ -1,0 +1,9 @@
+# frozen_string_literal: true
+
+require "rb_sys/extensiontask"
+
+GEMSPEC = Gem::Specification.load("io_splice.gemspec")
+
+RbSys::ExtensionTask.new("io_splice", GEMSPEC) do |ext|
+  ext.lib_dir = "lib/io_splice"
+end
