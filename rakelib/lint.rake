@@ -1,0 +1,15 @@
+# frozen_string_literal: true
+
+namespace :lint do
+  desc "Check the form of the Rust code"
+  task(:rustfmt) { sh "cargo", "fmt", "--all", "--check" }
+
+  desc "Check the Rust code; a warning is an error"
+  task(:clippy) { sh(*%w[cargo clippy --quiet --workspace --all-targets -- --deny warnings]) }
+
+  desc "Check the Ruby code"
+  task(:rubocop) { sh "rubocop", "--format", "simple" }
+end
+
+desc "Run all lints"
+task lint: %w[lint:rustfmt lint:clippy lint:rubocop]

@@ -1,0 +1,19 @@
+# frozen_string_literal: true
+
+require "rake/testtask"
+
+namespace :test do
+  desc "Test the core: what knows Linux and no Ruby"
+  task :core do
+    sh "cargo", "test", "--quiet", "--package", "io_splice_core"
+  end
+
+  Rake::TestTask.new(ruby: :compile) do |test|
+    test.description = "Test the gem as its users see it"
+    test.libs = %w[lib test]
+    test.test_files = FileList["test/**/*_test.rb"]
+  end
+end
+
+desc "Test both floors"
+task test: %w[test:core test:ruby]

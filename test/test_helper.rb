@@ -1,0 +1,100 @@
+# frozen_string_literal: true
+
+$LOAD_PATH.unshift File.expand_path("../lib", __dir__)
+
+require "io/splice"
+require "minitest/autorun"
+require "socket"
+require "tempfile"
+require "timeout"
+require "tmpdir"
+
+# What every test has at hand. Nothing here measures time; the one limit is a guard against hanging.
+module SpliceTest
+  GUARD = 60 # seconds: generous, since these machines are shared
+
+  def setup
+    @to_close = []
+    @descriptors = open_descriptors
+    super
+  end
+
+  def teardown
+    super
+    @to_close.each { |io| io.close unless io.closed? }
+    return unless passed?
+
+    assert_equal @descriptors, open_descriptors, "descriptors were left open"
+  end
+
+  # Fails instead of hanging, and says where the block hung.
+  def guarded(seconds = GUARD, &)
+    Timeout.timeout(seconds, nil, "still running after #{seconds} s", &)
+  end
+
+  def pipe
+    closing(*IO.pipe)
+  end
+
+  def unix_pair
+    closing(*UNIXSocket.pair)
+  end
+
+  def tcp_pair
+    TCPServer.open("127.0.0.1", 0) do |server|
+      closing(TCPSocket.new("127.0.0.1", server.local_address.ip_port), server.accept)
+    end
+  end
+
+  def tempfile(content = "")
+    file = Tempfile.create("io_splice", binmode: true)
+    File.unlink(file.path)
+    file.write(content)
+    file.flush
+    file.rewind
+    closing(file).first
+  end
+
+  # A thread of the test's own, which reports its failure only through `value`.
+  def thread(&)
+    Thread.new do
+      Thread.current.report_on_exception = false
+      yield
+    end
+  end
+
+  # Returns once the thread waits in the kernel or elsewhere.
+  def until_asleep(thread)
+    guarded { Thread.pass until thread.stop? }
+    thread
+  end
+
+  # Bytes that tell where they stand, so that a lost, repeated or foreign one shows.
+  def pattern(size)
+    @pattern ||= "".b
+    @pattern << [@pattern.bytesize / 8].pack("Q>") while @pattern.bytesize < size
+    @pattern.byteslice(0, size)
+  end
+
+  def fill(writer)
+    total = 0
+    loop { total += writer.write_nonblock("f" * 65_536) }
+  rescue IO::WaitWritable
+    total
+  end
+
+  private
+
+  def closing(*ios)
+    @to_close.concat(ios)
+    ios
+  end
+
+  def open_descriptors
+    Dir.children("/proc/self/fd").size
+  end
+end
+
+class Minitest::Test
+  include SpliceTest
+end
