@@ -69,25 +69,62 @@ impl End {
         }
     }
 
-    /// What Ruby keeps of an open IO; `None` for a number.
-    pub fn fptr(self) -> Option<*mut rb_io_t> {
+    /// What Ruby keeps of the IO that is really used: for an output that may be the write end that
+    /// `IO.popen` ties to an IO. `None` for a number and for an IO that is not initialized.
+    pub fn open_file(self) -> Option<*mut rb_io_t> {
+        let Kind::Io(io) = self.kind else { return None };
+        // SAFETY: `io` is an IO; one that is not initialized has a null pointer.
+        let own = unsafe { fptr(io).as_mut()? };
+        #[cfg(not(ruby_gte_4_0))]
+        if self.direction == Direction::Out && own.tied_io_for_writing != 0 {
+            // SAFETY: what is tied to an IO is an initialized IO.
+            return Some(unsafe { fptr(own.tied_io_for_writing) });
+        }
+        Some(own)
+    }
+
+    /// The descriptor's number, when nothing has to be done or complained about first. That is nearly
+    /// always, and looking is much cheaper than being ready for an exception.
+    #[cfg(not(ruby_gte_4_0))]
+    fn number_if_clear(self) -> Option<RawFd> {
+        if let Kind::Number(number) = self.kind {
+            return Some(number);
+        }
+        // SAFETY: `open_file` gives a valid pointer, and the GVL is held.
+        let file = unsafe { &mut *self.open_file()? };
+        let mode = match self.direction {
+            Direction::In => rb_sys::FMODE_READABLE,
+            Direction::Out => rb_sys::FMODE_WRITABLE,
+        };
+        let clear = file.fd >= 0
+            && file.mode & mode as i32 != 0
+            && file.wbuf.len == 0
+            && file.rbuf.len == 0
+            && file.cbuf.len == 0
+            && (self.direction == Direction::Out || file.tied_io_for_writing == 0);
+        clear.then_some(file.fd)
+    }
+
+    /// Ruby 4 shows nothing of an IO's state.
+    #[cfg(ruby_gte_4_0)]
+    fn number_if_clear(self) -> Option<RawFd> {
         match self.kind {
-            // SAFETY: `io` is an IO.
-            Kind::Io(io) => Some(unsafe { fptr(io) }),
-            Kind::Number(_) => None,
+            Kind::Io(_) => None,
+            Kind::Number(number) => Some(number),
         }
     }
 
     /// Whether Ruby holds bytes for this output that are not written yet.
+    #[cfg(not(ruby_gte_4_0))]
     pub fn has_unwritten(self) -> bool {
-        let Kind::Io(io) = self.kind else { return false };
-        // SAFETY: `io` is an IO; one that is not initialized has no `fptr`.
-        unsafe {
-            let own = fptr(io);
-            let tied = own.as_ref().map_or(0, |own| own.tied_io_for_writing);
-            let own = if tied == 0 { own } else { fptr(tied) };
-            own.as_ref().is_some_and(|own| own.wbuf.len > 0)
-        }
+        // SAFETY: `open_file` gives a valid pointer, and the GVL is held.
+        self.open_file().is_some_and(|file| unsafe { (*file).wbuf.len > 0 })
+    }
+
+    /// As if it did: Ruby 4 does not tell.
+    #[cfg(ruby_gte_4_0)]
+    pub fn has_unwritten(self) -> bool {
+        self.open_file().is_some()
     }
 
     /// Prepares the end for bytes that go around Ruby's buffers: checks that it is open for its
@@ -151,6 +188,9 @@ pub fn descriptors<'call>(
     output: End,
     nonblock: bool,
 ) -> Result<Option<(BorrowedFd<'call>, BorrowedFd<'call>)>, Error> {
+    if let (Some(input), Some(output)) = (input.number_if_clear(), output.number_if_clear()) {
+        return Ok(Some((borrow(call, input)?, borrow(call, output)?)));
+    }
     if nonblock && output.has_unwritten() {
         let fd = number_of(call, output)?;
         if !io_splice_core::ready(fd, fd).map_err(|errno| error::errno(errno, call, None))?.output {
@@ -159,23 +199,16 @@ pub fn descriptors<'call>(
     }
     let mut settled = Settled::Clear;
     let mut numbers = (-1, -1);
-    let mut look = || {
-        // SAFETY: this runs under `protect`, except for two numbers, where nothing raises.
-        // Writing a buffer out may let other threads run, so the numbers come last.
+    protect(|| {
+        // SAFETY: this is under `protect`. Writing a buffer out may let other threads run, so the
+        // numbers come last.
         unsafe {
             output.settle();
             settled = input.settle();
             numbers = (input.number(), output.number());
         }
-    };
-    if let (Kind::Number(_), Kind::Number(_)) = (input.kind, output.kind) {
-        look();
-    } else {
-        protect(|| {
-            look();
-            rb_sys::Qnil as VALUE
-        })?;
-    }
+        rb_sys::Qnil as VALUE
+    })?;
     if settled == Settled::ReadAhead {
         return Err(error::io(
             ruby,
@@ -249,12 +282,7 @@ fn to_io(ruby: &Ruby, value: Value) -> Result<VALUE, Error> {
     }
     // SAFETY: it raises what it has against `value`; the name and the method end in NUL.
     protect(|| unsafe {
-        rb_sys::rb_convert_type(
-            value.as_raw(),
-            rb_sys::RUBY_T_FILE as _,
-            c"IO".as_ptr(),
-            c"to_io".as_ptr(),
-        )
+        rb_sys::rb_convert_type(value.as_raw(), rb_sys::RUBY_T_FILE as _, c"IO".as_ptr(), c"to_io".as_ptr())
     })
 }
 

@@ -38,22 +38,20 @@ pub fn no_conversion(ruby: &Ruby, what: &str, value: Value, into: &str) -> Error
     // SAFETY: the name is copied at once, while `value` is alive.
     let class = unsafe { value.classname() }.into_owned();
     let class = if value.is_nil() { "nil".to_owned() } else { class };
-    Error::new(
-        ruby.exception_type_error(),
-        format!("{what}: no implicit conversion of {class} into {into}"),
-    )
+    Error::new(ruby.exception_type_error(), format!("{what}: no implicit conversion of {class} into {into}"))
 }
 
 /// An `ArgumentError` for the number of arguments, if it is not within `accepted`.
-pub fn check_arity(ruby: &Ruby, given: usize, accepted: std::ops::RangeInclusive<usize>) -> Result<(), Error> {
+pub fn check_arity(
+    ruby: &Ruby,
+    given: usize,
+    accepted: std::ops::RangeInclusive<usize>,
+) -> Result<(), Error> {
     if accepted.contains(&given) {
         return Ok(());
     }
     let (least, most) = accepted.into_inner();
-    Err(argument(
-        ruby,
-        format!("wrong number of arguments (given {given}, expected {least}..{most})"),
-    ))
+    Err(argument(ruby, format!("wrong number of arguments (given {given}, expected {least}..{most})")))
 }
 
 /// An `EOFError`.

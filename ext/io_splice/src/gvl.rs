@@ -86,12 +86,16 @@ pub fn check_interrupts() -> Result<(), Error> {
 /// descriptor, `work` is interrupted with `IOError`, and the close waits for its end.
 ///
 /// It lets go of the GVL and takes it again, so other threads may run before `work` does.
-pub fn while_using<R>(
-    fptr: *mut rb_sys::rb_io_t,
+pub fn while_using(
+    file: *mut rb_sys::rb_io_t,
     fd: i32,
-    work: impl FnOnce() -> Result<R, Error>,
-) -> Result<R, Error> {
-    fn call<F: FnOnce() -> R, R>(job: &mut Job<F, R>, _fptr: *mut rb_sys::rb_io_t, _fd: i32) -> Result<(), Error> {
+    work: impl FnOnce() -> Result<(), Error>,
+) -> Result<(), Error> {
+    fn call<F: FnOnce() -> R, R>(
+        job: &mut Job<F, R>,
+        _file: *mut rb_sys::rb_io_t,
+        _fd: i32,
+    ) -> Result<(), Error> {
         unsafe extern "C" fn with_gvl<F: FnOnce() -> R, R>(job: *mut c_void) -> *mut c_void {
             // SAFETY: Ruby calls this on the thread, and from within the region, that let go of the GVL.
             unsafe { rb_sys::rb_thread_call_with_gvl(Some(Job::<F, R>::run), job) }
@@ -102,16 +106,17 @@ pub fn while_using<R>(
             #[cfg(not(ruby_gte_4_0))]
             rb_thread_io_blocking_region(Some(with_gvl::<F, R>), job.as_ptr(), _fd);
             #[cfg(ruby_gte_4_0)]
-            rb_thread_io_blocking_region(_fptr, Some(with_gvl::<F, R>), job.as_ptr());
+            rb_thread_io_blocking_region(_file, Some(with_gvl::<F, R>), job.as_ptr());
             rb_sys::Qnil as _
         })
         .map(drop)
     }
     let mut job = Job::new(work);
-    let interrupted = call(&mut job, fptr, fd);
+    let interrupted = call(&mut job, file, fd);
     let result = job.finish();
     interrupted?;
-    result.unwrap_or_else(|| check_interrupts().and_then(|()| unreachable!("work ran")))
+    // Work that did not run is no harm: the caller looks again at what it waits for.
+    result.unwrap_or(Ok(()))
 }
 
 // Ruby exports this for its own extensions (socket, io-console) and documents it nowhere. Nothing

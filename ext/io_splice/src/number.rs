@@ -41,10 +41,9 @@ pub fn offset(ruby: &Ruby, name: &str, value: Value) -> Result<Option<u64>, Erro
     }
     match integer(ruby, name, value)? {
         Number::Fits(offset) if offset >= 0 => Ok(Some(offset as u64)),
-        Number::TooLarge => Err(Error::new(
-            ruby.exception_range_error(),
-            format!("{name}: {value} is larger than any file"),
-        )),
+        Number::TooLarge => {
+            Err(Error::new(ruby.exception_range_error(), format!("{name}: {value} is larger than any file")))
+        }
         _ => Err(error::argument(ruby, format!("{name}: negative offset {value} given"))),
     }
 }

@@ -96,7 +96,8 @@ impl Data {
         let mut slices = Vec::new();
         for string in self.strings() {
             // SAFETY: the GVL is held and no Ruby code runs before the slices are used and dropped.
-            let bytes: &'call [u8] = unsafe { std::slice::from_raw_parts(string.as_slice().as_ptr(), string.len()) };
+            let bytes: &'call [u8] =
+                unsafe { std::slice::from_raw_parts(string.as_slice().as_ptr(), string.len()) };
             let skipped = skip.min(bytes.len());
             skip -= skipped;
             if skipped < bytes.len() {

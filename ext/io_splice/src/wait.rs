@@ -78,12 +78,10 @@ fn wait_for(ruby: &Ruby, end: End, (other, other_fd): (End, BorrowedFd<'_>)) -> 
             false => Ok(()),
         }
     };
-    match other.fptr() {
+    match other.open_file() {
         // Ruby watches for the close of the one IO that it waits for. A fiber cannot hold a region, so
         // there a scheduler learns of the close of the other one when it comes back.
-        Some(fptr) if !scheduled() && other_fd.as_raw_fd() >= 0 => {
-            gvl::while_using(fptr, other_fd.as_raw_fd(), wait)
-        }
+        Some(file) if !scheduled() => gvl::while_using(file, other_fd.as_raw_fd(), wait),
         _ => wait(),
     }
 }

@@ -38,7 +38,11 @@ pub fn hold(fd: BorrowedFd<'_>) -> rustix::io::Result<Hold> {
         FileType::Socket if nonblocking => Hold::Nothing,
         FileType::Socket => Hold::Peer,
         FileType::CharacterDevice if rustix::termios::isatty(fd) => {
-            if nonblocking { Hold::Nothing } else { Hold::Peer }
+            if nonblocking {
+                Hold::Nothing
+            } else {
+                Hold::Peer
+            }
         }
         _ => Hold::Driver,
     })

@@ -30,10 +30,8 @@ const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 ///
 /// [Linux]: https://man7.org/linux/man-pages/man2/poll.2.html
 pub fn ready(input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> rustix::io::Result<Readiness> {
-    let mut fds = [
-        PollFd::from_borrowed_fd(input, PollFlags::IN),
-        PollFd::from_borrowed_fd(output, PollFlags::OUT),
-    ];
+    let mut fds =
+        [PollFd::from_borrowed_fd(input, PollFlags::IN), PollFd::from_borrowed_fd(output, PollFlags::OUT)];
     poll(&mut fds, Some(&NOW))?;
     let [input, output] = fds.map(|fd| fd.revents());
     if (input | output).contains(PollFlags::NVAL) {
