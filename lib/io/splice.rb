@@ -198,16 +198,16 @@ class IO
     # A call that may wait for a disk, while other threads run, uses duplicates of its descriptors, so that
     # a `close` in another thread cannot bring it to the wrong file. A forked child must not keep them.
     # @private
-    module CloseLentAfterFork
+    module CloseAfterFork
       def _fork
         pid = super
-        Splice.__send__(:close_lent) if pid.zero?
+        Splice.__send__(:close_after_fork) if pid.zero?
         pid
       end
     end
-    private_constant :CloseLentAfterFork
-    private_class_method :close_lent
-    Process.singleton_class.prepend(CloseLentAfterFork)
+    private_constant :CloseAfterFork
+    private_class_method :close_after_fork
+    Process.singleton_class.prepend(CloseAfterFork)
   end
 
   # @!method self.splice(io_in, off_in, io_out, off_out, len, flags = 0)

@@ -43,7 +43,7 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
         "trytee" => transfer::trytee,
         "vmsplice" => vmsplice::vmsplice,
     }
-    splice.define_singleton_method("close_lent", function!(io_splice_core::close_lent, 0))?;
+    splice.define_singleton_method("close_after_fork", function!(io_splice_core::close_after_fork, 0))?;
     io.define_method("pipe_size", method!(pipe_size::get, 0))?;
     io.define_method("pipe_size=", method!(pipe_size::set, 1))?;
 

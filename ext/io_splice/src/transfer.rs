@@ -1,6 +1,6 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
-use io_splice_core::{Attempt, Call, Errno, Flags, Hold, Lent, Nonblocking, Step, hold, ready, refusal};
+use io_splice_core::{Attempt, Call, Errno, Flags, Hold, Nonblocking, PrivateFd, Step, hold, ready, refusal};
 use magnus::{Error, IntoValue, Ruby, Value};
 
 use crate::end::{Direction, End, descriptors, keep_alive};
@@ -173,6 +173,6 @@ fn attempt(
     if gvl::alone() {
         return gvl::without(|| call(fd_in, fd_out)).unwrap_or(Err(Errno::INTR));
     }
-    let (lent_in, lent_out) = (Lent::new(fd_in)?, Lent::new(fd_out)?);
-    gvl::without(|| call(lent_in.as_fd(), lent_out.as_fd())).unwrap_or(Err(Errno::INTR))
+    let (own_in, own_out) = (PrivateFd::duplicate(fd_in)?, PrivateFd::duplicate(fd_out)?);
+    gvl::without(|| call(own_in.as_fd(), own_out.as_fd())).unwrap_or(Err(Errno::INTR))
 }

@@ -7,15 +7,18 @@
 //! pipe.
 //!
 //! - [`splice`], [`tee`], [`put`]: the attempts.
+//! - [`copy`]: a whole copy, made of many attempts.
 //! - [`hold`]: what could make the kernel block all the same.
 //! - [`pipe_size`] and the like: a pipe's capacity.
 //! - [`refusal`]: the reason behind an errno that hides it.
 
+pub mod copy;
 mod flags;
 mod hold;
-mod lend;
 mod pages;
 mod pipe;
+mod pool;
+mod private_fd;
 mod put;
 mod ready;
 mod refusal;
@@ -24,8 +27,9 @@ mod tee;
 
 pub use flags::Flags;
 pub use hold::{Hold, Nonblocking, hold};
-pub use lend::{Lent, close_lent};
 pub use pipe::{default_capacity, pipe_size, set_pipe_size};
+pub use pool::OwnPipe;
+pub use private_fd::{PrivateFd, close_after_fork};
 pub use put::put;
 pub use ready::{Readiness, ready};
 pub use refusal::{Call, refusal};

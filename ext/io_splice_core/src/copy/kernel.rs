@@ -1,0 +1,117 @@
+use std::os::fd::BorrowedFd;
+
+use rustix::io::Result;
+use rustix::pipe::SpliceFlags;
+
+use crate::pool::OwnPipe;
+use crate::ready::{Readiness, ready};
+
+/// The system calls that a copy is made of; each as its manual page has it. The tests put a kernel of
+/// their own in its place, which answers short, refuses or fails at any step.
+pub trait Kernel {
+    /// [splice(2)](https://man7.org/linux/man-pages/man2/splice.2.html), never waiting on a pipe
+    fn splice(
+        &mut self,
+        fd_in: BorrowedFd<'_>,
+        off_in: Option<&mut u64>,
+        fd_out: BorrowedFd<'_>,
+        len: usize,
+    ) -> Result<usize>;
+
+    /// [sendfile(2)](https://man7.org/linux/man-pages/man2/sendfile.2.html)
+    fn sendfile(
+        &mut self,
+        fd_in: BorrowedFd<'_>,
+        off_in: Option<&mut u64>,
+        fd_out: BorrowedFd<'_>,
+        len: usize,
+    ) -> Result<usize>;
+
+    /// [copy_file_range(2)](https://man7.org/linux/man-pages/man2/copy_file_range.2.html)
+    fn copy_file_range(
+        &mut self,
+        fd_in: BorrowedFd<'_>,
+        off_in: Option<&mut u64>,
+        fd_out: BorrowedFd<'_>,
+        len: usize,
+    ) -> Result<usize>;
+
+    /// [read(2)](https://man7.org/linux/man-pages/man2/read.2.html), and with an offset
+    /// [pread(2)](https://man7.org/linux/man-pages/man2/pread.2.html)
+    fn read(&mut self, fd: BorrowedFd<'_>, offset: Option<&mut u64>, buffer: &mut [u8]) -> Result<usize>;
+
+    /// [write(2)](https://man7.org/linux/man-pages/man2/write.2.html)
+    fn write(&mut self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize>;
+
+    /// [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html), at once
+    fn ready(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Result<Readiness>;
+
+    /// A pipe of the gem's own, empty.
+    fn pipe(&mut self) -> Result<OwnPipe>;
+
+    /// [lseek(2)](https://man7.org/linux/man-pages/man2/lseek.2.html), backwards from where `fd` stands
+    fn seek_back(&mut self, fd: BorrowedFd<'_>, by: u64) -> Result<()>;
+}
+
+/// The kernel itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Linux;
+
+impl Kernel for Linux {
+    fn splice(
+        &mut self,
+        fd_in: BorrowedFd<'_>,
+        off_in: Option<&mut u64>,
+        fd_out: BorrowedFd<'_>,
+        len: usize,
+    ) -> Result<usize> {
+        // Without SPLICE_F_MORE: left on for the last piece, it makes the peer wait up to 200 ms.
+        rustix::pipe::splice(fd_in, off_in, fd_out, None, len, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)
+    }
+
+    fn sendfile(
+        &mut self,
+        fd_in: BorrowedFd<'_>,
+        off_in: Option<&mut u64>,
+        fd_out: BorrowedFd<'_>,
+        len: usize,
+    ) -> Result<usize> {
+        rustix::fs::sendfile(fd_out, fd_in, off_in, len)
+    }
+
+    fn copy_file_range(
+        &mut self,
+        fd_in: BorrowedFd<'_>,
+        off_in: Option<&mut u64>,
+        fd_out: BorrowedFd<'_>,
+        len: usize,
+    ) -> Result<usize> {
+        rustix::fs::copy_file_range(fd_in, off_in, fd_out, None, len)
+    }
+
+    fn read(&mut self, fd: BorrowedFd<'_>, offset: Option<&mut u64>, buffer: &mut [u8]) -> Result<usize> {
+        let Some(offset) = offset else {
+            return rustix::io::read(fd, buffer);
+        };
+        let read = rustix::io::pread(fd, buffer, *offset)?;
+        *offset += read as u64;
+        Ok(read)
+    }
+
+    fn write(&mut self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
+        rustix::io::write(fd, bytes)
+    }
+
+    fn ready(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Result<Readiness> {
+        ready(input, output)
+    }
+
+    fn pipe(&mut self) -> Result<OwnPipe> {
+        OwnPipe::take()
+    }
+
+    fn seek_back(&mut self, fd: BorrowedFd<'_>, by: u64) -> Result<()> {
+        let by = i64::try_from(by).map_err(|_| rustix::io::Errno::OVERFLOW)?;
+        rustix::fs::seek(fd, rustix::fs::SeekFrom::Current(-by)).map(drop)
+    }
+}

@@ -1,0 +1,464 @@
+//! Copying from one descriptor to another, in the fastest way that the two allow.
+//!
+//! A copy has a list of [`Route`]s, the best first. When the kernel refuses one, the copy goes on by the next
+//! from exactly where it stands. That works because there is one place where bytes can be that have left
+//! the input and not reached the output: [`Held`]. Three rules keep them from being lost, repeated or mixed up.
+//!
+//! - Nothing is taken from the input while anything is held.
+//! - Bytes count as delivered when the output has taken them, and never before.
+//! - A route changes only while nothing is held, or by reading what a pipe holds into memory.
+//!
+//! The copy never waits by itself, and does not know who does: it asks its [`Host`].
+
+mod kernel;
+mod route;
+
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+
+use rustix::io::Errno;
+
+pub use kernel::{Kernel, Linux};
+pub use route::{Plan, Route};
+
+use crate::PIPE_BUF;
+use crate::pool::OwnPipe;
+
+/// How much one call may move, so that an interrupt is noticed soon: the kernel does not look up while it
+/// copies from file to file.
+const CHUNK: usize = 64 << 20;
+
+/// What one read takes.
+const BUFFER: usize = 128 << 10;
+
+/// How much is moved before the caller is told.
+const REPORT: u64 = 1 << 20;
+
+/// One of the two ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Where the bytes come from.
+    Input,
+    /// Where they go.
+    Output,
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// The end may be ready.
+    Ready,
+    /// Somebody wants something of this thread.
+    Interrupted,
+    /// The end was not ready in time.
+    TimedOut,
+    /// Not here: return, wait, and come again.
+    Elsewhere,
+}
+
+/// Who runs a copy.
+pub trait Host {
+    /// Waits until one end is ready.
+    fn wait(&mut self, side: Side, fd: BorrowedFd<'_>) -> Waited;
+
+    /// Whether somebody wants something of this thread.
+    fn interrupted(&mut self) -> bool;
+}
+
+/// Why [`Copy::run`] came back. All but `Done` and `Failed` go on with the next `run`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// All was copied, or the input has ended.
+    Done,
+    /// So much was copied that somebody may want to know.
+    Progress,
+    /// This end has to become ready first.
+    Wait(Side),
+    /// Both are said to be ready and yet nothing moves, for the n-th time.
+    InVain(u32),
+    /// An interrupt has to be looked after.
+    Interrupted,
+    /// This end was not ready in time.
+    TimedOut(Side),
+    /// The kernel says no.
+    Failed(Errno),
+}
+
+/// Bytes that have left the input and not reached the output.
+#[derive(Debug)]
+enum Held {
+    Nothing,
+    Pipe(OwnPipe, usize),
+    Memory(Vec<u8>, Range<usize>),
+}
+
+/// How a step ended.
+enum Step {
+    Moved,
+    Ended,
+    Refused,
+    WouldBlock(Side),
+    InVain,
+}
+
+type Attempt = rustix::io::Result<Step>;
+
+/// A copy on its way. It owns no end; they are given to each [`run`](Copy::run).
+#[derive(Debug)]
+pub struct Copy<K: Kernel = Linux> {
+    kernel: K,
+    plan: Plan,
+    offset: Option<u64>,
+    left: Option<u64>,
+    delivered: u64,
+    reported: Option<u64>,
+    held: Held,
+    /// A pipe of our own with nothing in it.
+    idle: Option<OwnPipe>,
+    in_vain: u32,
+    may_block: bool,
+}
+
+impl Copy {
+    /// A copy of `len` bytes, or to the end of the input; from `offset`, or from where the input stands.
+    pub fn new(plan: Plan, len: Option<u64>, offset: Option<u64>) -> Self {
+        Self::with_kernel(Linux, plan, len, offset)
+    }
+}
+
+impl<K: Kernel> Copy<K> {
+    /// As [`Copy::new`], with a kernel of one's own.
+    pub fn with_kernel(kernel: K, plan: Plan, len: Option<u64>, offset: Option<u64>) -> Self {
+        Self {
+            kernel,
+            plan,
+            offset,
+            left: plan.limit.map_or(len, |limit| Some(limit.min(len.unwrap_or(limit)))),
+            delivered: 0,
+            reported: None,
+            held: Held::Nothing,
+            idle: None,
+            in_vain: 0,
+            may_block: true,
+        }
+    }
+
+    /// Asks that the kernel never be left to wait for a peer, not even on a descriptor in blocking mode.
+    pub fn never_block(&mut self) {
+        self.may_block = false;
+    }
+
+    /// Bytes that somebody has read ahead: they go first, and count.
+    pub fn put_first(&mut self, bytes: Vec<u8>) {
+        self.took(bytes.len());
+        let all = 0..bytes.len();
+        self.held = Held::Memory(bytes, all);
+    }
+
+    /// Asks to be told now and then how far the copy is.
+    pub fn report(&mut self) {
+        self.reported = Some(0);
+    }
+
+    /// How many bytes the output has taken.
+    pub fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// How many bytes have left the input and not reached the output.
+    pub fn held(&self) -> usize {
+        match &self.held {
+            Held::Nothing => 0,
+            Held::Pipe(_, bytes) => *bytes,
+            Held::Memory(_, bytes) => bytes.len(),
+        }
+    }
+
+    /// The kernel's stand-in, for a test to look at.
+    pub fn kernel(&self) -> &K {
+        &self.kernel
+    }
+
+    /// Copies until it is done or something stands in the way.
+    pub fn run(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>, host: &mut impl Host) -> Pause {
+        if self.lost_its_pipe() {
+            return Pause::Failed(Errno::BADF);
+        }
+        loop {
+            match self.step(input, output) {
+                Ok(Step::Moved) => {
+                    self.in_vain = 0;
+                    if self.report_is_due() {
+                        return Pause::Progress;
+                    }
+                    if host.interrupted() {
+                        return Pause::Interrupted;
+                    }
+                }
+                Ok(Step::Ended) => return Pause::Done,
+                // Reading and writing refuses nothing, so there is a next one.
+                Ok(Step::Refused) => self.plan.routes = &self.plan.routes[1..],
+                Ok(Step::WouldBlock(side)) => {
+                    let fd = if side == Side::Input { input } else { output };
+                    match host.wait(side, fd) {
+                        Waited::Ready => {}
+                        Waited::Interrupted => return Pause::Interrupted,
+                        Waited::TimedOut => return Pause::TimedOut(side),
+                        Waited::Elsewhere => return Pause::Wait(side),
+                    }
+                }
+                Ok(Step::InVain) => {
+                    self.in_vain += 1;
+                    if self.in_vain > 1 {
+                        return Pause::InVain(self.in_vain);
+                    }
+                }
+                Err(Errno::INTR) => return Pause::Interrupted,
+                Err(errno) => return Pause::Failed(errno),
+            }
+        }
+    }
+
+    /// Gives the copy up. What is held is delivered as far as the output takes it at once; what it does not
+    /// take goes back: by moving the position of an input that has one, else it is returned.
+    pub fn give_up(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Vec<u8> {
+        if self.lost_its_pipe() {
+            return Vec::new();
+        }
+        self.never_block();
+        while self.held() > 0 && matches!(self.deliver(output), Ok(Step::Moved)) {}
+        let held = self.held() as u64;
+        // With an offset the input's position has never moved.
+        let back = held == 0 || self.offset.is_some() || self.kernel.seek_back(input, held).is_ok();
+        if !back && self.take_into_memory().is_ok() {
+            if let Held::Memory(buffer, bytes) = std::mem::replace(&mut self.held, Held::Nothing) {
+                return buffer[bytes].to_vec();
+            }
+        }
+        self.held = Held::Nothing;
+        Vec::new()
+    }
+
+    fn step(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Attempt {
+        if self.held() > 0 {
+            return self.deliver(output);
+        }
+        let room = match self.left_to_take() {
+            0 => return Ok(Step::Ended),
+            left => left,
+        };
+        if self.plan.wary_in && !self.kernel.ready(input, input)?.input {
+            return Ok(Step::WouldBlock(Side::Input));
+        }
+        let route = self.plan.routes[0];
+        let step = match route {
+            Route::CopyFileRange | Route::Sendfile | Route::Splice => {
+                self.move_on(route, input, output, room)
+            }
+            Route::Through => self.fill_pipe(input, room),
+            Route::ReadWrite => self.fill_memory(input, room),
+        };
+        match step {
+            Err(errno) if route.refused(errno) => Ok(Step::Refused),
+            step => step,
+        }
+    }
+
+    /// Moves bytes from end to end in one call.
+    fn move_on(
+        &mut self,
+        route: Route,
+        input: BorrowedFd<'_>,
+        output: BorrowedFd<'_>,
+        room: usize,
+    ) -> Attempt {
+        if self.plan.wary_out && !self.kernel.ready(output, output)?.output {
+            return Ok(Step::WouldBlock(Side::Output));
+        }
+        let portion = self.portion(room);
+        let offset = self.offset.as_mut();
+        let moved = match route {
+            Route::CopyFileRange => self.kernel.copy_file_range(input, offset, output, room),
+            Route::Sendfile => self.kernel.sendfile(input, offset, output, portion),
+            _ => self.kernel.splice(input, offset, output, portion),
+        };
+        match moved {
+            // Files in /proc say 0 here, and have something to read.
+            Ok(0) if route != Route::Splice && self.delivered == 0 => Ok(Step::Refused),
+            Ok(0) => Ok(Step::Ended),
+            Ok(bytes) => {
+                self.took(bytes);
+                self.delivered += bytes as u64;
+                Ok(Step::Moved)
+            }
+            Err(Errno::AGAIN) => self.who_would_block(input, output),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Nobody says which end it was that `EAGAIN` spoke of.
+    fn who_would_block(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Attempt {
+        let ready = self.kernel.ready(input, output)?;
+        Ok(match (ready.input, ready.output) {
+            (false, _) => Step::WouldBlock(Side::Input),
+            (_, false) => Step::WouldBlock(Side::Output),
+            _ => Step::InVain,
+        })
+    }
+
+    /// Takes bytes into a pipe of our own. Nothing is held.
+    fn fill_pipe(&mut self, input: BorrowedFd<'_>, room: usize) -> Attempt {
+        let pipe = match self.idle.take().map_or_else(|| self.kernel.pipe(), Ok) {
+            Ok(pipe) => pipe,
+            // No descriptor or no memory for a pipe is no reason not to copy.
+            Err(_) => return Ok(Step::Refused),
+        };
+        // The pipe is empty, so it is the input that would block.
+        match self.kernel.splice(input, self.offset.as_mut(), pipe.writer(), room.min(pipe.capacity())) {
+            Ok(0) => {
+                self.idle = Some(pipe);
+                Ok(Step::Ended)
+            }
+            Ok(bytes) => {
+                self.took(bytes);
+                self.held = Held::Pipe(pipe, bytes);
+                Ok(Step::Moved)
+            }
+            Err(errno) => {
+                self.idle = Some(pipe);
+                would_block(Side::Input, errno)
+            }
+        }
+    }
+
+    /// Takes bytes into memory. Nothing is held.
+    fn fill_memory(&mut self, input: BorrowedFd<'_>, room: usize) -> Attempt {
+        let mut buffer = match std::mem::replace(&mut self.held, Held::Nothing) {
+            Held::Memory(buffer, _) if buffer.len() >= room.min(BUFFER) => buffer,
+            _ => vec![0; room.min(BUFFER)],
+        };
+        let room = room.min(buffer.len());
+        let read = self.kernel.read(input, self.offset.as_mut(), &mut buffer[..room]);
+        self.held = Held::Memory(buffer, 0..read.unwrap_or(0));
+        match read {
+            Ok(0) => Ok(Step::Ended),
+            Ok(bytes) => {
+                self.took(bytes);
+                Ok(Step::Moved)
+            }
+            Err(errno) => would_block(Side::Input, errno),
+        }
+    }
+
+    /// Passes on what is held.
+    fn deliver(&mut self, output: BorrowedFd<'_>) -> Attempt {
+        if self.plan.wary_out && !self.kernel.ready(output, output)?.output {
+            return Ok(Step::WouldBlock(Side::Output));
+        }
+        let delivered = match &self.held {
+            Held::Nothing => return Ok(Step::Moved),
+            Held::Pipe(pipe, bytes) => self.kernel.splice(pipe.reader(), None, output, self.portion(*bytes)),
+            Held::Memory(buffer, bytes) => {
+                let portion = bytes.start..bytes.start + self.portion(bytes.len());
+                self.kernel.write(output, &buffer[portion])
+            }
+        };
+        match delivered {
+            Ok(bytes) => {
+                self.delivered += bytes as u64;
+                self.let_go(bytes);
+                Ok(Step::Moved)
+            }
+            Err(errno) if matches!(self.held, Held::Pipe(..)) && Route::Through.refused(errno) => {
+                self.take_into_memory()?;
+                // What cannot be spliced to now cannot be spliced to later.
+                self.plan.routes = &[Route::ReadWrite];
+                Ok(Step::Moved)
+            }
+            Err(errno) => would_block(Side::Output, errno),
+        }
+    }
+
+    fn let_go(&mut self, bytes: usize) {
+        match &mut self.held {
+            Held::Nothing => {}
+            Held::Memory(_, held) => held.start += bytes,
+            Held::Pipe(_, held) => *held -= bytes,
+        }
+        if let Held::Pipe(_, 0) = self.held {
+            if let Held::Pipe(pipe, _) = std::mem::replace(&mut self.held, Held::Nothing) {
+                self.idle = Some(pipe);
+            }
+        }
+    }
+
+    /// Reads what our own pipe holds.
+    fn take_into_memory(&mut self) -> rustix::io::Result<()> {
+        let Held::Pipe(pipe, bytes) = &self.held else { return Ok(()) };
+        let mut buffer = vec![0; *bytes];
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.kernel.read(pipe.reader(), None, &mut buffer[filled..]) {
+                Ok(read) => filled += read,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        let all = 0..buffer.len();
+        if let Held::Pipe(pipe, _) = std::mem::replace(&mut self.held, Held::Memory(buffer, all)) {
+            self.idle = Some(pipe);
+        }
+        Ok(())
+    }
+
+    /// How much of that the output is given in one call. An output in blocking mode that is ready
+    /// takes so much without waiting, and for more it might wait.
+    fn portion(&self, bytes: usize) -> usize {
+        if self.plan.wary_out && !self.may_block { bytes.min(PIPE_BUF) } else { bytes }
+    }
+
+    /// How much one call may take now.
+    fn left_to_take(&self) -> usize {
+        let left = self.left.unwrap_or(u64::MAX).min(CHUNK as u64) as usize;
+        if self.reported.is_some() { left.min(REPORT as usize) } else { left }
+    }
+
+    fn took(&mut self, bytes: usize) {
+        if let Some(left) = &mut self.left {
+            *left -= bytes as u64;
+        }
+    }
+
+    fn report_is_due(&mut self) -> bool {
+        let Some(reported) = &mut self.reported else { return false };
+        let due = self.delivered - *reported >= REPORT;
+        if due {
+            *reported = self.delivered;
+        }
+        due
+    }
+
+    /// Whether this is a forked child's copy of a copy: its pipe was the parent's, and is closed.
+    fn lost_its_pipe(&self) -> bool {
+        let pipe = match &self.held {
+            Held::Pipe(pipe, _) => Some(pipe),
+            _ => self.idle.as_ref(),
+        };
+        pipe.is_some_and(|pipe| !pipe.is_of_this_process())
+    }
+}
+
+impl<K: Kernel> Drop for Copy<K> {
+    fn drop(&mut self) {
+        if let Some(pipe) = self.idle.take() {
+            pipe.give_back();
+        }
+    }
+}
+
+fn would_block(side: Side, errno: Errno) -> Attempt {
+    match errno {
+        Errno::AGAIN => Ok(Step::WouldBlock(side)),
+        errno => Err(errno),
+    }
+}
