@@ -250,3 +250,5 @@ class IO
   #   @raise [TypeError] if it is not an Integer
   #   @see https://man7.org/linux/man-pages/man2/F_GETPIPE_SZ.2const.html F_GETPIPE_SZ(2const)
 end
+
+require_relative "splice/copying"

@@ -1,9 +1,10 @@
 use std::os::fd::{BorrowedFd, RawFd};
+use std::time::Duration;
 
 use io_splice_core::Errno;
-use magnus::rb_sys::{AsRawValue, protect};
+use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::value::ReprValue;
-use magnus::{Error, Ruby, Value};
+use magnus::{Error, RString, Ruby, Value};
 use rb_sys::{VALUE, rb_io_t};
 
 use crate::{error, number};
@@ -53,6 +54,38 @@ impl End {
         self.direction
     }
 
+    /// Takes out of Ruby's read buffer what was read ahead, at most `len` bytes.
+    pub fn take_read_ahead(self, len: u64) -> Result<Vec<u8>, Error> {
+        let mut taken = Vec::new();
+        let Kind::Io(io) = self.kind else { return Ok(taken) };
+        // SAFETY: `io` is an IO.
+        let io = unsafe { Value::from_raw(io) };
+        while (taken.len() as u64) < len {
+            // SAFETY: `open_file` gives a valid pointer, and the GVL is held.
+            let pending =
+                self.open_file().is_some_and(|file| unsafe { rb_sys::rb_io_read_pending(file) != 0 });
+            if !pending {
+                break;
+            }
+            // While bytes are there, readpartial gives those and asks nobody for more.
+            let bytes: RString = io.funcall("readpartial", ((len - taken.len() as u64).min(1 << 20),))?;
+            // SAFETY: the string is new, and copied before Ruby runs again.
+            taken.extend_from_slice(unsafe { bytes.as_slice() });
+        }
+        Ok(taken)
+    }
+
+    /// Puts bytes back in front of those that this input has still to give; a number cannot take them.
+    pub fn put_back(self, ruby: &Ruby, bytes: &[u8]) -> Result<(), Error> {
+        match self.kind {
+            // SAFETY: `io` is an IO.
+            Kind::Io(io) => unsafe { Value::from_raw(io) }
+                .funcall::<_, _, Value>("ungetbyte", (ruby.str_from_slice(bytes),))
+                .map(drop),
+            Kind::Number(_) => Ok(()),
+        }
+    }
+
     /// The IO, or for a number a new IO that leaves the descriptor alone: something to wait with.
     pub fn io(self, ruby: &Ruby) -> Result<VALUE, Error> {
         match self.kind {
@@ -81,6 +114,22 @@ impl End {
             return Some(unsafe { fptr(own.tied_io_for_writing) });
         }
         Some(own)
+    }
+
+    /// `IO#timeout`
+    #[cfg(ruby_gte_3_2)]
+    pub fn timeout(self) -> Result<Option<Duration>, Error> {
+        let Kind::Io(io) = self.kind else { return Ok(None) };
+        // SAFETY: it raises what it has against `io`, and returns a number or nil.
+        let timeout = unsafe { Value::from_raw(protect(|| rb_sys::rb_io_timeout(io))?) };
+        Ok(Option::<f64>::try_convert(timeout)?
+            .map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)))
+    }
+
+    /// Before Ruby 3.2 there is no `IO#timeout`.
+    #[cfg(not(ruby_gte_3_2))]
+    pub fn timeout(self) -> Result<Option<Duration>, Error> {
+        Ok(None)
     }
 
     /// The descriptor's number, when nothing has to be done or complained about first. That is nearly
@@ -197,6 +246,29 @@ pub fn descriptors<'call>(
             return Ok(None);
         }
     }
+    match settle(call, input, output)? {
+        (Settled::Clear, fds) => Ok(Some(fds)),
+        (Settled::ReadAhead, _) => Err(error::io(
+            ruby,
+            format!("{call} for buffered IO: Ruby has read bytes ahead, which must be taken out first"),
+        )),
+    }
+}
+
+/// As [`descriptors`], for a call that looks after what Ruby has read ahead itself.
+pub fn descriptors_for_copy<'call>(
+    call: &str,
+    input: End,
+    output: End,
+) -> Result<(BorrowedFd<'call>, BorrowedFd<'call>), Error> {
+    settle(call, input, output).map(|(_, fds)| fds)
+}
+
+fn settle<'call>(
+    call: &str,
+    input: End,
+    output: End,
+) -> Result<(Settled, (BorrowedFd<'call>, BorrowedFd<'call>)), Error> {
     let mut settled = Settled::Clear;
     let mut numbers = (-1, -1);
     protect(|| {
@@ -209,13 +281,7 @@ pub fn descriptors<'call>(
         }
         rb_sys::Qnil as VALUE
     })?;
-    if settled == Settled::ReadAhead {
-        return Err(error::io(
-            ruby,
-            format!("{call} for buffered IO: Ruby has read bytes ahead, which must be taken out first"),
-        ));
-    }
-    Ok(Some((borrow(call, numbers.0)?, borrow(call, numbers.1)?)))
+    Ok((settled, (borrow(call, numbers.0)?, borrow(call, numbers.1)?)))
 }
 
 /// As [`descriptors`], for a call with nothing but an output.
@@ -228,7 +294,8 @@ pub fn descriptor<'call>(
     Ok(descriptors(ruby, call, output, output, nonblock)?.map(|(_, fd)| fd))
 }
 
-fn number_of<'call>(call: &str, end: End) -> Result<BorrowedFd<'call>, Error> {
+/// The descriptor of one end, if it is open.
+pub fn number_of<'call>(call: &str, end: End) -> Result<BorrowedFd<'call>, Error> {
     let mut number = -1;
     protect(|| {
         // SAFETY: it runs under `protect`.

@@ -82,7 +82,7 @@ pub fn check_interrupts() -> Result<(), Error> {
     .map(drop)
 }
 
-/// Runs `work` while Ruby knows that this thread uses `fd`: when another thread closes that
+/// Runs `work` with the GVL while Ruby knows that this thread uses `fd`: when another thread closes that
 /// descriptor, `work` is interrupted with `IOError`, and the close waits for its end.
 ///
 /// It lets go of the GVL and takes it again, so other threads may run before `work` does.
@@ -91,32 +91,68 @@ pub fn while_using(
     fd: i32,
     work: impl FnOnce() -> Result<(), Error>,
 ) -> Result<(), Error> {
-    fn call<F: FnOnce() -> R, R>(
-        job: &mut Job<F, R>,
-        _file: *mut rb_sys::rb_io_t,
-        _fd: i32,
-    ) -> Result<(), Error> {
-        unsafe extern "C" fn with_gvl<F: FnOnce() -> R, R>(job: *mut c_void) -> *mut c_void {
-            // SAFETY: Ruby calls this on the thread, and from within the region, that let go of the GVL.
-            unsafe { rb_sys::rb_thread_call_with_gvl(Some(Job::<F, R>::run), job) }
-        }
-        // SAFETY: `with_gvl` matches its argument, and `job` outlives the call. What Ruby raises at
-        // its end, `protect` turns into the error.
-        protect(|| unsafe {
-            #[cfg(not(ruby_gte_4_0))]
-            rb_thread_io_blocking_region(Some(with_gvl::<F, R>), job.as_ptr(), _fd);
-            #[cfg(ruby_gte_4_0)]
-            rb_thread_io_blocking_region(_file, Some(with_gvl::<F, R>), job.as_ptr());
-            rb_sys::Qnil as _
-        })
-        .map(drop)
+    unsafe extern "C" fn with_gvl<F: FnOnce() -> R, R>(job: *mut c_void) -> *mut c_void {
+        // SAFETY: Ruby calls this on the thread, and from within the region, that let go of the GVL.
+        unsafe { rb_sys::rb_thread_call_with_gvl(Some(Job::<F, R>::run), job) }
+    }
+    fn region_of<F: FnOnce() -> R, R>(_: &Job<F, R>) -> Region {
+        with_gvl::<F, R>
     }
     let mut job = Job::new(work);
-    let interrupted = call(&mut job, file, fd);
-    let result = job.finish();
-    interrupted?;
+    let region = region_of(&job);
+    let interrupted = enter(region, job.as_ptr(), file, fd);
     // Work that did not run is no harm: the caller looks again at what it waits for.
-    result.unwrap_or(Ok(()))
+    let result = job.finish().unwrap_or(Ok(()));
+    interrupted.and(result)
+}
+
+/// As [`while_using`], and without the GVL: `work` must not touch anything of Ruby's. An error says that an
+/// exception is due; whether `work` ran before, only `work` knows.
+pub fn without_while_using<R>(
+    file: *mut rb_sys::rb_io_t,
+    fd: i32,
+    work: impl FnOnce() -> R,
+) -> Result<(), Error> {
+    fn region_of<F: FnOnce() -> R, R>(_: &Job<F, R>) -> Region {
+        Job::<F, R>::run
+    }
+    let mut job = Job::new(work);
+    let region = region_of(&job);
+    let interrupted = enter(region, job.as_ptr(), file, fd);
+    job.finish();
+    interrupted
+}
+
+fn enter(region: Region, data: *mut c_void, _file: *mut rb_sys::rb_io_t, _fd: i32) -> Result<(), Error> {
+    // SAFETY: both callers hand over a region with its own, live job. What Ruby raises at the end,
+    // `protect` turns into the error.
+    protect(|| unsafe {
+        #[cfg(not(ruby_gte_4_0))]
+        rb_thread_io_blocking_region(Some(region), data, _fd);
+        #[cfg(ruby_gte_4_0)]
+        rb_thread_io_blocking_region(_file, Some(region), data);
+        rb_sys::Qnil as _
+    })
+    .map(drop)
+}
+
+/// The current thread, to ask from outside of the GVL whether it is wanted.
+#[derive(Clone, Copy)]
+pub struct CurrentThread(rb_sys::VALUE);
+
+impl CurrentThread {
+    /// The thread that calls this, with the GVL.
+    pub fn new() -> Self {
+        // SAFETY: it only looks up what runs.
+        Self(unsafe { rb_sys::rb_thread_current() })
+    }
+
+    /// Whether a signal, `Thread#raise`, `Thread#kill` or a close waits for this thread.
+    pub fn interrupted(self) -> bool {
+        // SAFETY: the thread is alive, since it is the one that asks; Ruby made this to be asked
+        // without the GVL.
+        unsafe { rb_sys::rb_thread_interrupted(self.0) != 0 }
+    }
 }
 
 // Ruby exports this for its own extensions (socket, io-console) and documents it nowhere. Nothing

@@ -57,24 +57,41 @@ impl Waiter {
         if self.in_vain == 1 {
             return gvl::check_interrupts();
         }
-        let seconds = 0.001 * f64::from(self.in_vain.min(20));
-        ruby.module_kernel().funcall::<_, _, Value>("sleep", (seconds,)).map(drop)
+        rest(ruby, self.in_vain)
     }
 }
 
-fn wait_for(ruby: &Ruby, end: End, (other, other_fd): (End, BorrowedFd<'_>)) -> Result<(), Error> {
+/// Sleeps a little, and longer each time, when the kernel says one thing and does another.
+pub fn rest(ruby: &Ruby, times: u32) -> Result<(), Error> {
+    let seconds = 0.001 * f64::from(times.min(20));
+    ruby.module_kernel().funcall::<_, _, Value>("sleep", (seconds,)).map(drop)
+}
+
+/// What `IO#timeout` means for a wait that took too long.
+pub fn timed_out(ruby: &Ruby, direction: Direction) -> Error {
+    error::timeout(
+        ruby,
+        match direction {
+            Direction::In => "Timed out waiting for IO to become readable!",
+            Direction::Out => "Timed out waiting for IO to become writable!",
+        },
+    )
+}
+
+/// Waits until one end is ready, and is interrupted when the other one is closed.
+pub fn wait_for(ruby: &Ruby, end: End, (other, other_fd): (End, BorrowedFd<'_>)) -> Result<(), Error> {
     let io = end.io(ruby)?;
     let wait = || {
-        let (events, becomes) = match end.direction() {
-            Direction::In => (rb_sys::RB_WAITFD_IN, "Timed out waiting for IO to become readable!"),
-            Direction::Out => (rb_sys::RB_WAITFD_OUT, "Timed out waiting for IO to become writable!"),
+        let events = match end.direction() {
+            Direction::In => rb_sys::RB_WAITFD_IN,
+            Direction::Out => rb_sys::RB_WAITFD_OUT,
         };
         // SAFETY: `io` is an IO and `events` a Fixnum. What it raises is the error.
         let answer = protect(|| unsafe {
             rb_sys::rb_io_wait(io, rb_sys::rb_int2inum(events as _), rb_sys::Qnil as VALUE)
         })?;
         match answer == rb_sys::Qfalse as VALUE {
-            true => Err(error::timeout(ruby, becomes)),
+            true => Err(timed_out(ruby, end.direction())),
             false => Ok(()),
         }
     };
@@ -87,7 +104,7 @@ fn wait_for(ruby: &Ruby, end: End, (other, other_fd): (End, BorrowedFd<'_>)) -> 
 }
 
 /// Whether this is a fiber that a scheduler runs.
-fn scheduled() -> bool {
+pub fn scheduled() -> bool {
     // SAFETY: it only looks at the current thread and fiber.
     unsafe { rb_sys::rb_fiber_scheduler_current() != rb_sys::Qnil as VALUE }
 }

@@ -31,7 +31,7 @@ pub use pipe::{default_capacity, pipe_size, set_pipe_size};
 pub use pool::OwnPipe;
 pub use private_fd::{PrivateFd, close_after_fork};
 pub use put::put;
-pub use ready::{Readiness, ready};
+pub use ready::{Readiness, ready, wait_until_ready};
 pub use refusal::{Call, refusal};
 pub use splice::splice;
 pub use tee::tee;

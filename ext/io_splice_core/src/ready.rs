@@ -1,7 +1,10 @@
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+
+use crate::copy::{Side, Waited};
 
 /// Which ends would let a transfer go on now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,4 +49,27 @@ pub(crate) fn events(fd: BorrowedFd<'_>, events: PollFlags) -> rustix::io::Resul
     let mut fds = [PollFd::from_borrowed_fd(fd, events)];
     poll(&mut fds, Some(&NOW))?;
     Ok(fds[0].revents())
+}
+
+/// `poll(fd, timeout)`—Waits until one end of a copy is ready, at most for so long. It is what a
+/// [`Host`](crate::copy::Host) can wait with.
+///
+/// # References
+///  - [Linux]
+///
+/// [Linux]: https://man7.org/linux/man-pages/man2/poll.2.html
+pub fn wait_until_ready(side: Side, fd: BorrowedFd<'_>, timeout: Option<Duration>) -> Waited {
+    let events = match side {
+        Side::Input => PollFlags::IN,
+        Side::Output => PollFlags::OUT,
+    };
+    let mut fds = [PollFd::from_borrowed_fd(fd, events)];
+    // A timeout that is too long to say is none.
+    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+    match poll(&mut fds, timeout.as_ref()) {
+        Ok(0) => Waited::TimedOut,
+        Err(Errno::INTR) => Waited::Interrupted,
+        // Whatever is wrong with the descriptor, the next call will say.
+        Ok(_) | Err(_) => Waited::Ready,
+    }
 }

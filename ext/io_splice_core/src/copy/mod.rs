@@ -219,17 +219,22 @@ impl<K: Kernel> Copy<K> {
         }
     }
 
-    /// Gives the copy up. What is held is delivered as far as the output takes it at once; what it does not
-    /// take goes back: by moving the position of an input that has one, else it is returned.
-    pub fn give_up(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Vec<u8> {
+    /// Gives the copy up, for want of an end or for another reason. What is held is delivered as far as the
+    /// output takes it at once; what it does not take goes back: by moving the position of an input that
+    /// has one, else it is returned.
+    pub fn give_up(&mut self, input: Option<BorrowedFd<'_>>, output: Option<BorrowedFd<'_>>) -> Vec<u8> {
         if self.lost_its_pipe() {
             return Vec::new();
         }
         self.never_block();
-        while self.held() > 0 && matches!(self.deliver(output), Ok(Step::Moved)) {}
+        if let Some(output) = output {
+            while self.held() > 0 && matches!(self.deliver(output), Ok(Step::Moved)) {}
+        }
         let held = self.held() as u64;
         // With an offset the input's position has never moved.
-        let back = held == 0 || self.offset.is_some() || self.kernel.seek_back(input, held).is_ok();
+        let back = held == 0
+            || self.offset.is_some()
+            || input.is_some_and(|input| self.kernel.seek_back(input, held).is_ok());
         if !back && self.take_into_memory().is_ok() {
             if let Held::Memory(buffer, bytes) = std::mem::replace(&mut self.held, Held::Nothing) {
                 return buffer[bytes].to_vec();

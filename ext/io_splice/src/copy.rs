@@ -1,0 +1,148 @@
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use io_splice_core::copy::{Copy, Host, Pause, Plan, Side, Waited};
+use io_splice_core::{PrivateFd, wait_until_ready};
+use magnus::block::Proc;
+use magnus::value::ReprValue;
+use magnus::{Error, IntoValue, Ruby, Value};
+
+use crate::end::{Direction, End, descriptors_for_copy, keep_alive, number_of};
+use crate::gvl::{self, CurrentThread};
+use crate::wait::{rest, scheduled, timed_out, wait_for};
+use crate::{error, number};
+
+const NAME: &str = "copy_stream";
+
+/// `copy_between(src, dst, len, src_offset) { |bytes_so_far| }`: a copy between two descriptors, to the
+/// end of the input or `len` bytes; the count may be less.
+pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
+    error::check_arity(ruby, args.len(), 4..=4)?;
+    let input = End::new(ruby, args[0], Direction::In)?;
+    let output = End::new(ruby, args[1], Direction::Out)?;
+    let len = if args[2].is_nil() { None } else { Some(number::length(ruby, args[2])? as u64) };
+    let offset = number::offset(ruby, "src_offset", args[3])?;
+    let progress = if ruby.block_given() { Some(ruby.block_proc()?) } else { None };
+
+    let (fd_in, fd_out) = descriptors_for_copy(NAME, input, output)?;
+    let plan = Plan::new(fd_in, fd_out, offset).map_err(|errno| error::errno(errno, NAME, None))?;
+    let mut copy = Copy::new(plan, len, offset);
+    if progress.is_some() {
+        copy.report();
+    }
+    if scheduled() {
+        copy.never_block();
+    }
+    if offset.is_none() {
+        copy.put_first(input.take_read_ahead(len.unwrap_or(u64::MAX))?);
+    }
+    let ended = run(ruby, &mut copy, input, output, progress);
+    if ended.is_err() {
+        give_up(ruby, &mut copy, input, output);
+    }
+    keep_alive(&input);
+    keep_alive(&output);
+    ended.map(|()| copy.delivered().into_value_with(ruby))
+}
+
+fn run(ruby: &Ruby, copy: &mut Copy, input: End, output: End, progress: Option<Proc>) -> Result<(), Error> {
+    let tell = |copied: u64| match progress {
+        Some(progress) => progress.call::<_, Value>((copied,)).map(drop),
+        None => Ok(()),
+    };
+    loop {
+        let (fd_in, fd_out) = descriptors_for_copy(NAME, input, output)?;
+        let end_of = |side| match side {
+            Side::Input => (input, (output, fd_out)),
+            Side::Output => (output, (input, fd_in)),
+        };
+        match stay_outside(copy, (input, fd_in), (output, fd_out))? {
+            Pause::Done => return tell(copy.delivered()),
+            Pause::Progress => tell(copy.delivered())?,
+            Pause::Interrupted => gvl::check_interrupts()?,
+            Pause::Wait(side) => {
+                let (end, other) = end_of(side);
+                wait_for(ruby, end, other)?;
+            }
+            Pause::InVain(times) => rest(ruby, times)?,
+            Pause::TimedOut(side) => return Err(timed_out(ruby, end_of(side).0.direction())),
+            Pause::Failed(errno) => return Err(error::errno(errno, NAME, None)),
+        }
+    }
+}
+
+/// Copies without the GVL for as long as nothing of Ruby's is needed. Ruby knows meanwhile that
+/// both descriptors are in use, so closing one of them ends it.
+fn stay_outside(
+    copy: &mut Copy,
+    (input, fd_in): (End, BorrowedFd<'_>),
+    (output, fd_out): (End, BorrowedFd<'_>),
+) -> Result<Pause, Error> {
+    let mut host = Outside {
+        thread: CurrentThread::new(),
+        scheduled: scheduled(),
+        timeouts: (input.timeout()?, output.timeout()?),
+    };
+    let mut pause = Pause::Interrupted;
+    let mut work = || pause = copy.run(fd_in, fd_out, &mut host);
+    match (input.open_file(), output.open_file()) {
+        _ if gvl::alone() => {
+            gvl::without(work);
+        }
+        (Some(file), Some(other)) => gvl::while_using(file, fd_in.as_raw_fd(), || {
+            gvl::without_while_using(other, fd_out.as_raw_fd(), &mut work)
+        })?,
+        (Some(file), None) => gvl::without_while_using(file, fd_in.as_raw_fd(), work)?,
+        (None, Some(file)) => gvl::without_while_using(file, fd_out.as_raw_fd(), work)?,
+        (None, None) => {
+            gvl::without(work);
+        }
+    }
+    Ok(pause)
+}
+
+/// What a copy that stays outside of the GVL finds there.
+struct Outside {
+    thread: CurrentThread,
+    scheduled: bool,
+    timeouts: (Option<Duration>, Option<Duration>),
+}
+
+impl Host for Outside {
+    fn wait(&mut self, side: Side, fd: BorrowedFd<'_>) -> Waited {
+        if self.scheduled {
+            return Waited::Elsewhere;
+        }
+        if self.interrupted() {
+            return Waited::Interrupted;
+        }
+        // An interrupt from here on ends the wait: Ruby signals the thread until it has come back.
+        let timeout = match side {
+            Side::Input => self.timeouts.0,
+            Side::Output => self.timeouts.1,
+        };
+        wait_until_ready(side, fd, timeout)
+    }
+
+    fn interrupted(&mut self) -> bool {
+        self.thread.interrupted()
+    }
+}
+
+/// After an error or an exception: delivers what can be delivered, and puts the input back to stand right
+/// behind it.
+fn give_up(ruby: &Ruby, copy: &mut Copy, input: End, output: End) {
+    if copy.held() == 0 {
+        return;
+    }
+    // Either end may be closed by now, and may be closed by others from here on.
+    let own = |end| number_of(NAME, end).ok().and_then(|fd| PrivateFd::duplicate(fd).ok());
+    let (fd_in, fd_out) = (own(input), own(output));
+    let mut give_up = || copy.give_up(fd_in.as_ref().map(AsFd::as_fd), fd_out.as_ref().map(AsFd::as_fd));
+    // Another interrupt is no reason to lose anything; nothing here waits for a peer.
+    let bytes = gvl::without(&mut give_up).unwrap_or_else(give_up);
+    if !bytes.is_empty() {
+        // What is thrown already says more than that this failed as well.
+        let _ = input.put_back(ruby, &bytes);
+    }
+}

@@ -1,0 +1,162 @@
+# frozen_string_literal: true
+
+class IO
+  module Splice
+    # What stands between the arguments of a copy and the two descriptors that it is made between: paths are
+    # opened, and objects that transform what passes through them are used through their own methods.
+    # @private
+    module Copying
+      # Ruby's own, also when core_ext has put this gem in its place. It knows how to use objects.
+      COPY_STREAM = IO.method(:copy_stream)
+
+      # Passes on what is written, and tells how much it was.
+      class Counter
+        attr_reader :copied
+
+        def initialize(target, progress)
+          @target = target
+          @progress = progress
+          @copied = 0
+        end
+
+        def write(bytes)
+          @target.write(bytes).tap { |written| @progress.call(@copied += written) }
+        end
+      end
+
+      module_function
+
+      # @return [Integer] the bytes copied, which may be fewer than `len`
+      def copy(src, dst, len, src_offset, &progress)
+        return copy_objects(src, dst, len, src_offset, &progress) unless descriptor?(src) && descriptor?(dst)
+
+        check_numbers(len, src_offset)
+        open(src, File::RDONLY) do |input|
+          open(dst, File::WRONLY | File::CREAT | File::TRUNC) do |output|
+            Splice.__send__(:copy_between, input, output, len, src_offset, &progress)
+          end
+        end
+      end
+
+      # Whether the bytes are those of a descriptor, and not of an object's own making.
+      def descriptor?(end_)
+        case end_
+        when IO, Integer, String then true
+        when ARGF.class then false
+        else
+          end_.respond_to?(:to_path) ||
+            (end_.respond_to?(:to_io) && %i[readpartial read write].none? { |name| end_.respond_to?(name) })
+        end
+      end
+
+      # Yields what is to be copied from or to; closes only what it opened.
+      def open(end_, mode, &)
+        return yield end_ if end_.is_a?(IO) || end_.is_a?(Integer)
+        return yield end_.to_io if end_.respond_to?(:to_io)
+
+        File.open(end_, mode | File::BINARY, &)
+      end
+
+      def check_numbers(len, src_offset)
+        raise ArgumentError, "negative length #{len} given" if len&.negative?
+        raise ArgumentError, "negative src_offset #{src_offset} given" if src_offset&.negative?
+      end
+
+      def copy_objects(src, dst, len, src_offset, &progress)
+        return COPY_STREAM.call(src, dst, len, src_offset) unless progress
+
+        open_for_object(dst) do |target|
+          COPY_STREAM.call(src, Counter.new(target, progress), len, src_offset).tap(&progress)
+        end
+      end
+
+      def open_for_object(dst, &)
+        descriptor?(dst) ? open(dst, File::WRONLY | File::CREAT | File::TRUNC, &) : yield(dst)
+      end
+    end
+    private_constant :Copying
+    private_class_method :copy_between
+
+    # Copies from one end to the other, in the fastest way that the two allow: `copy_file_range`, `sendfile`,
+    # `splice` straight or through a pipe of its own, or by reading and writing. When the kernel refuses a way,
+    # the copy goes on by the next, from exactly where it stands.
+    #
+    # What Ruby has read ahead from `src` goes first, and what it has still to write to `dst` is written
+    # before. Afterwards both stand right behind the bytes that were copied, also after an error or an
+    # exception. What cannot be delivered then goes back into `src`: by its position, or into Ruby's read
+    # buffer. It waits as every call here does: see {Splice}.
+    #
+    # @example A file to a socket
+    #   here, there = UNIXSocket.pair
+    #   IO::Splice.copy_stream("/proc/self/status", here)
+    #   there.readpartial(5) # => "Name:"
+    # @example A part of a file into another, with progress
+    #   IO::Splice.copy_stream("/proc/self/exe", "/dev/null", 1000, 24) { |bytes| puts bytes } # => 1000
+    #
+    # @param src [IO, Integer, String, #to_path, #readpartial, #read, #to_io] where the bytes come from. A path is
+    #   opened, and closed. An object with `readpartial` or `read` is used through that; one that has nothing
+    #   but `to_io` is used through it.
+    # @param dst [IO, Integer, String, #to_path, #write, #to_io] where they go. A file at a path is made, or emptied.
+    # @param len [Integer, nil] how many bytes; nil: to the end
+    # @param src_offset [Integer, nil] the byte of the file to begin with, whose position then stays; nil: from
+    #   where `src` stands
+    # @yieldparam bytes_so_far [Integer] now and then, and at the end
+    # @return [Integer] the bytes copied
+    # @raise [EOFError] if the input ends before `len`, after what there was has been delivered
+    # @raise [IOError] if an IO is closed, meanwhile too, or not open for that direction
+    # @raise [IO::TimeoutError] after `IO#timeout` (Ruby 3.2)
+    # @raise [Errno::EPIPE, Errno::ECONNRESET, Errno::ENOSPC, Errno::EISDIR] and others, as the kernel says
+    # @raise [ArgumentError] if `len` or `src_offset` is negative, or an object has an offset
+    # @raise [TypeError] if an argument is of the wrong kind
+    # @see https://man7.org/linux/man-pages/man2/copy_file_range.2.html copy_file_range(2)
+    # @see https://man7.org/linux/man-pages/man2/sendfile.2.html sendfile(2)
+    # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
+    def self.copy_stream(src, dst, len = nil, src_offset = nil, &)
+      copied = Copying.copy(src, dst, len, src_offset, &)
+      raise EOFError, "end of file reached after #{copied} of #{len} bytes" if len && copied < len
+
+      copied
+    end
+
+    # Moves exactly `len` bytes; one end is a pipe.
+    #
+    # @example
+    #   r, w = IO.pipe
+    #   File.open("/proc/self/exe") { |file| IO::Splice.full(file, w, 1000) } # => 1000
+    #
+    # @param src [IO, Integer, #to_io]
+    # @param dst [IO, Integer, #to_io]
+    # @param len [Integer] bytes
+    # @param src_offset [Integer, nil] the byte of the file to begin with; nil: from where it stands
+    # @return [Integer] `len`
+    # @raise [EOFError] if the input ends first, after what there was has been moved
+    # @raise [SystemCallError, IOError, ArgumentError, RangeError, TypeError] as {splice}
+    # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
+    def self.full(src, dst, len, src_offset = nil)
+      moved = splice(src, src_offset, dst, nil, len, WAITALL)
+      raise EOFError, "end of file reached after #{moved} of #{len} bytes" if moved < len
+
+      moved
+    end
+
+    # Moves up to `len` bytes in one go; one end is a pipe. Waits until there is something to move.
+    #
+    # @example
+    #   r, w = IO.pipe
+    #   _, out = IO.pipe
+    #   w << "some"
+    #   IO::Splice.partial(r, out, 100) # => 4
+    #   w.close
+    #   IO::Splice.partial(r, out, 100) # => nil
+    #
+    # @param (see .full)
+    # @return [Integer, nil] the bytes moved; nil at the end of the input
+    # @raise [SystemCallError, IOError, ArgumentError, RangeError, TypeError] as {splice}
+    # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
+    def self.partial(src, dst, len, src_offset = nil)
+      splice(src, src_offset, dst, nil, len)
+    rescue EOFError
+      nil
+    end
+  end
+end
