@@ -1,7 +1,7 @@
 use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
-use io_splice_core::Errno;
+use io_splice_core::{Errno, Step};
 use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::value::ReprValue;
 use magnus::{Error, RString, Ruby, Value};
@@ -134,29 +134,31 @@ impl End {
 
     /// The descriptor's number, when nothing has to be done or complained about first. That is nearly
     /// always, and looking is much cheaper than being ready for an exception.
+    ///
+    /// What an input has still to write (a request, before the answer is read) is no reason for a call
+    /// that must not wait to wait.
     #[cfg(not(ruby_gte_4_0))]
-    fn number_if_clear(self) -> Option<RawFd> {
+    fn number_if_clear(self, nonblock: bool) -> Option<RawFd> {
         if let Kind::Number(number) = self.kind {
             return Some(number);
         }
         // SAFETY: `open_file` gives a valid pointer, and the GVL is held.
         let file = unsafe { &mut *self.open_file()? };
-        let mode = match self.direction {
-            Direction::In => rb_sys::FMODE_READABLE,
-            Direction::Out => rb_sys::FMODE_WRITABLE,
+        let (mode, written) = match self.direction {
+            Direction::In => (rb_sys::FMODE_READABLE, file.wbuf.len == 0 && file.tied_io_for_writing == 0),
+            Direction::Out => (rb_sys::FMODE_WRITABLE, file.wbuf.len == 0),
         };
         let clear = file.fd >= 0
             && file.mode & mode as i32 != 0
-            && file.wbuf.len == 0
             && file.rbuf.len == 0
             && file.cbuf.len == 0
-            && (self.direction == Direction::Out || file.tied_io_for_writing == 0);
+            && (written || nonblock && self.direction == Direction::In);
         clear.then_some(file.fd)
     }
 
     /// Ruby 4 shows nothing of an IO's state.
     #[cfg(ruby_gte_4_0)]
-    fn number_if_clear(self) -> Option<RawFd> {
+    fn number_if_clear(self, _nonblock: bool) -> Option<RawFd> {
         match self.kind {
             Kind::Io(_) => None,
             Kind::Number(number) => Some(number),
@@ -174,6 +176,46 @@ impl End {
     #[cfg(ruby_gte_4_0)]
     pub fn has_unwritten(self) -> bool {
         self.open_file().is_some()
+    }
+
+    /// Writes out of Ruby's write buffer what can be written at once. Ruby's own flush would wait.
+    #[cfg(not(ruby_gte_4_0))]
+    fn write_out_now(self, call: &str) -> Result<(), Error> {
+        let Some(file) = self.open_file() else { return Ok(()) };
+        // SAFETY: `open_file` gives a valid pointer, and the GVL is held; what is tied to an IO is an
+        // initialized IO.
+        let tied = unsafe { ((*file).tied_io_for_writing != 0).then(|| fptr((*file).tied_io_for_writing)) };
+        for file in [Some(file), tied].into_iter().flatten() {
+            // SAFETY: as above, and nothing else looks at this file until the borrow ends.
+            let file = unsafe { &mut *file };
+            // SAFETY: a write lock is a Mutex. Who holds it is writing this buffer out just now.
+            let busy = file.write_lock != 0
+                && unsafe { rb_sys::rb_mutex_locked_p(file.write_lock) } != rb_sys::Qfalse as VALUE;
+            while file.fd >= 0 && file.wbuf.len > 0 && !busy {
+                // SAFETY: the buffer holds `len` bytes from `off` on, and the GVL is held.
+                let bytes = unsafe {
+                    std::slice::from_raw_parts(
+                        file.wbuf.ptr.add(file.wbuf.off as usize).cast::<u8>(),
+                        file.wbuf.len as usize,
+                    )
+                };
+                match io_splice_core::write_now(borrow(call, file.fd)?, bytes) {
+                    Ok(Step::Moved(written)) => {
+                        file.wbuf.off += written as i32;
+                        file.wbuf.len -= written as i32;
+                    }
+                    Ok(_) => break,
+                    Err(errno) => return Err(error::errno(errno, call, None)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ruby 4 does not show the buffer, so there its own flush has to do, which may wait.
+    #[cfg(ruby_gte_4_0)]
+    fn write_out_now(self, _call: &str) -> Result<(), Error> {
+        Ok(())
     }
 
     /// Prepares the end for bytes that go around Ruby's buffers: checks that it is open for its
@@ -237,14 +279,15 @@ pub fn descriptors<'call>(
     output: End,
     nonblock: bool,
 ) -> Result<Option<(BorrowedFd<'call>, BorrowedFd<'call>)>, Error> {
-    if let (Some(input), Some(output)) = (input.number_if_clear(), output.number_if_clear()) {
-        return Ok(Some((borrow(call, input)?, borrow(call, output)?)));
-    }
-    if nonblock && output.has_unwritten() {
-        let fd = number_of(call, output)?;
-        if !io_splice_core::ready(fd, fd).map_err(|errno| error::errno(errno, call, None))?.output {
+    if nonblock {
+        input.write_out_now(call)?;
+        output.write_out_now(call)?;
+        if cfg!(not(ruby_gte_4_0)) && output.has_unwritten() {
             return Ok(None);
         }
+    }
+    if let (Some(input), Some(output)) = (input.number_if_clear(nonblock), output.number_if_clear(nonblock)) {
+        return Ok(Some((borrow(call, input)?, borrow(call, output)?)));
     }
     match settle(call, input, output)? {
         (Settled::Clear, fds) => Ok(Some(fds)),

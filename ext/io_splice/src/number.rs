@@ -77,6 +77,6 @@ pub fn capacity(ruby: &Ruby, value: Value) -> Result<usize, Error> {
     match integer(ruby, "pipe_size", value)? {
         Number::Fits(size) if size >= 0 => Ok(size as usize),
         Number::TooLarge => Ok(usize::MAX),
-        _ => Err(error::errno(Errno::INVAL, "pipe_size", Some(&format!("{value} is negative")))),
+        _ => Err(error::errno(Errno::INVAL, "pipe_size=", Some(&format!("{value} is negative")))),
     }
 }

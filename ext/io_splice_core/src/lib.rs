@@ -30,7 +30,7 @@ pub use hold::{Hold, Nonblocking, hold};
 pub use pipe::{default_capacity, pipe_size, set_pipe_size};
 pub use pool::OwnPipe;
 pub use private_fd::{PrivateFd, close_after_fork};
-pub use put::put;
+pub use put::{put, write_now};
 pub use ready::{Readiness, ready, wait_until_ready};
 pub use refusal::{Call, refusal};
 pub use splice::splice;

@@ -6,7 +6,7 @@ use rustix::io::{Errno, writev};
 use rustix::pipe::SpliceFlags;
 
 use crate::pages::Pages;
-use crate::{Attempt, Step, pipe_size};
+use crate::{Attempt, Hold, Nonblocking, Step, hold, pipe_size, ready};
 
 /// Linux takes no more pieces in one call (`UIO_MAXIOV`).
 const IOV_MAX: usize = 1024;
@@ -43,6 +43,29 @@ pub fn put(pipe: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> Attempt {
     };
     match put {
         Ok(bytes) => Ok(Step::Moved(bytes)),
+        Err(Errno::AGAIN) => Ok(Step::WouldBlock),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// `write(fd, bytes)`—Writes what can be written at once, whatever the mode of the descriptor. Only a
+/// disk may take its time.
+///
+/// # References
+///  - [Linux]
+///
+/// [Linux]: https://man7.org/linux/man-pages/man2/write.2.html
+pub fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Attempt {
+    let hold = hold(fd)?;
+    if matches!(hold, Hold::Peer | Hold::Driver) && !ready(fd, fd)?.output {
+        return Ok(Step::WouldBlock);
+    }
+    if pipe_size(fd).is_ok() {
+        return put(fd, &[IoSlice::new(bytes)]);
+    }
+    let _mode = (hold == Hold::Peer).then(|| Nonblocking::new(fd)).transpose()?;
+    match rustix::io::write(fd, bytes) {
+        Ok(written) => Ok(Step::Moved(written)),
         Err(Errno::AGAIN) => Ok(Step::WouldBlock),
         Err(errno) => Err(errno),
     }
