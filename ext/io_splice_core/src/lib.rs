@@ -13,6 +13,7 @@
 //! - [`refusal`]: the reason behind an errno that hides it.
 
 pub mod copy;
+mod descriptor;
 mod flags;
 mod hold;
 mod pages;

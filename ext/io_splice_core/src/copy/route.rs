@@ -1,8 +1,9 @@
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl, fstat, tell};
+use rustix::fs::{FileType, OFlags, tell};
 use rustix::io::Errno;
 
+use crate::descriptor::Descriptor;
 use crate::hold::{Hold, hold};
 
 /// A way for bytes from one end to the other.
@@ -61,61 +62,47 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Looks at both ends of a copy that begins at `offset`, or where the input stands.
+    /// Looks at both ends of a copy that begins at `offset`, or where the input stands. A copy from a pipe
+    /// to itself would never end: `EINVAL`.
     pub fn new(
         fd_in: BorrowedFd<'_>,
         fd_out: BorrowedFd<'_>,
         offset: Option<u64>,
     ) -> rustix::io::Result<Self> {
-        let (from, to) = (End::look(fd_in)?, End::look(fd_out)?);
-        let limit = if from.regular() && from.same_file(&to) {
+        let (from, to) = (Descriptor::look(fd_in)?, Descriptor::look(fd_out)?);
+        if from.is_pipe() && from.is_same_file(&to) {
+            return Err(Errno::INVAL);
+        }
+        let limit = if from.kind() == FileType::RegularFile && from.is_same_file(&to) {
             let start = offset.map_or_else(|| tell(fd_in), Ok)?;
-            Some((from.stat.st_size as u64).saturating_sub(start))
+            Some(from.size().saturating_sub(start))
         } else {
             None
         };
-        Ok(Self { routes: routes(&from, &to), wary_in: from.wary, wary_out: to.wary, limit })
+        let (wary_in, wary_out) = (is_wary(fd_in, &from)?, is_wary(fd_out, &to)?);
+        Ok(Self { routes: routes(from.kind(), &to, wary_out), wary_in, wary_out, limit })
     }
 }
 
-fn routes(from: &End, to: &End) -> &'static [Route] {
+fn routes(from: FileType, to: &Descriptor, wary_out: bool) -> &'static [Route] {
     use Route::{CopyFileRange, ReadWrite, Sendfile, Splice, Through};
-    match (from.kind, to.kind) {
-        _ if to.append && to.kind != FileType::Fifo => &[ReadWrite],
-        (FileType::RegularFile, FileType::RegularFile) => &[CopyFileRange, Sendfile, ReadWrite],
+    match (from, to.kind()) {
         (_, FileType::Fifo) => &[Splice, ReadWrite],
+        _ if to.appends() => &[ReadWrite],
+        (FileType::RegularFile, FileType::RegularFile) => &[CopyFileRange, Sendfile, ReadWrite],
         // A blocking splice from a pipe keeps that pipe locked, so it had better be a pipe of our own.
-        (FileType::Fifo, _) if to.wary => &[Through, ReadWrite],
+        (FileType::Fifo, _) if wary_out => &[Through, ReadWrite],
         (FileType::Fifo, _) => &[Splice, ReadWrite],
         (FileType::RegularFile | FileType::BlockDevice, _) => &[Sendfile, ReadWrite],
         _ => &[Through, ReadWrite],
     }
 }
 
-struct End {
-    stat: Stat,
-    kind: FileType,
-    append: bool,
-    wary: bool,
-}
-
-impl End {
-    fn look(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
-        let stat = fstat(fd)?;
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        let mode = fcntl_getfl(fd)?;
-        let wary = match kind {
-            FileType::Fifo => !mode.contains(OFlags::NONBLOCK),
-            _ => matches!(hold(fd)?, Hold::Peer | Hold::Driver),
-        };
-        Ok(Self { stat, kind, append: mode.contains(OFlags::APPEND), wary })
+/// Whether an end may hold up the kernel, so that it is asked first whether it is ready.
+fn is_wary(fd: BorrowedFd<'_>, end: &Descriptor) -> rustix::io::Result<bool> {
+    if end.is_pipe() {
+        // Splicing to a pipe never waits; writing to one in blocking mode does.
+        return Ok(!end.mode.contains(OFlags::NONBLOCK));
     }
-
-    fn regular(&self) -> bool {
-        self.kind == FileType::RegularFile
-    }
-
-    fn same_file(&self, other: &Self) -> bool {
-        (self.stat.st_dev, self.stat.st_ino) == (other.stat.st_dev, other.stat.st_ino)
-    }
+    Ok(matches!(hold(fd)?, Hold::Peer | Hold::Driver))
 }
