@@ -122,7 +122,7 @@ impl End {
         let Kind::Io(io) = self.kind else { return Ok(None) };
         // SAFETY: it raises what it has against `io`, and returns a number or nil.
         let timeout = unsafe { Value::from_raw(protect(|| rb_sys::rb_io_timeout(io))?) };
-        Ok(Option::<f64>::try_convert(timeout)?
+        Ok(<Option<f64> as magnus::TryConvert>::try_convert(timeout)?
             .map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)))
     }
 

@@ -25,8 +25,9 @@ const IOV_MAX: usize = 1024;
 /// [writev]: https://man7.org/linux/man-pages/man2/writev.2.html
 /// [vmsplice]: https://man7.org/linux/man-pages/man2/vmsplice.2.html
 pub fn put(pipe: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> Attempt {
-    debug_assert!(pieces.iter().any(|piece| !piece.is_empty()));
-    let pieces = &pieces[..pieces.len().min(IOV_MAX)];
+    let first = pieces.iter().position(|piece| !piece.is_empty()).unwrap_or_default();
+    let pieces = &pieces[first..pieces.len().min(first + IOV_MAX)];
+    debug_assert!(!pieces[0].is_empty());
     let capacity = pipe_size(pipe)?;
     let mode = fcntl_getfl(pipe)?;
     // For vmsplice the read end of a pipe would mean: take bytes out, into this memory.

@@ -18,19 +18,26 @@ use crate::{Attempt, MAX_RW_COUNT, Step, ready};
 pub fn tee(fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>, len: usize, flags: SpliceFlags) -> Attempt {
     debug_assert_ne!(len, 0, "0 would read as the end of the input");
     let flags = flags | SpliceFlags::NONBLOCK;
-    match rustix::pipe::tee(fd_in, fd_out, len.min(MAX_RW_COUNT), flags) {
-        // The kernel looks at the two pipes one after the other and then at both. When somebody
-        // filled the output or emptied the input in between, it answers 0 all the same.
-        Ok(0) if !ended(fd_in)? => Ok(Step::WouldBlock),
-        Ok(0) => Ok(Step::Ended),
-        Ok(duplicated) => Ok(Step::Moved(duplicated)),
-        Err(Errno::AGAIN) => Ok(Step::WouldBlock),
-        Err(errno) => Err(errno),
+    for _ in 0..TRIES {
+        match rustix::pipe::tee(fd_in, fd_out, len.min(MAX_RW_COUNT), flags) {
+            Ok(0) => {}
+            Ok(duplicated) => return Ok(Step::Moved(duplicated)),
+            Err(Errno::AGAIN) => return Ok(Step::WouldBlock),
+            Err(errno) => return Err(errno),
+        }
+        // The kernel looks at the two pipes one after the other and then at both. When somebody filled
+        // the output or emptied the input in between, it answers 0 as well.
+        let events = ready::events(fd_in, PollFlags::IN)?;
+        if events.contains(PollFlags::IN) {
+            return Ok(Step::WouldBlock);
+        }
+        if events.contains(PollFlags::HUP) {
+            return Ok(Step::Ended);
+        }
     }
+    Ok(Step::Ended)
 }
 
-/// Whether a pipe is empty and has no writers.
-fn ended(pipe: BorrowedFd<'_>) -> rustix::io::Result<bool> {
-    let events = ready::events(pipe, PollFlags::IN)?;
-    Ok(events.contains(PollFlags::HUP) && !events.contains(PollFlags::IN))
-}
+/// A FIFO that never had a writer says nothing to poll(2), just as an empty one that has writers. But
+/// with writers the next try is `EAGAIN`, unless somebody interferes again in the same way.
+const TRIES: u32 = 8;

@@ -1,0 +1,155 @@
+//! `hold`: what could make an attempt block; `Nonblocking`: what rules out the peer.
+
+mod support;
+
+use std::fs::File;
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use io_splice_core::{Errno, Hold, Nonblocking, hold};
+use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
+use support::*;
+
+fn hold_of(fd: impl AsFd) -> Hold {
+    hold(fd.as_fd()).unwrap()
+}
+
+/// What `hold` says of the same thing in blocking and in non-blocking mode.
+fn hold_in_both_modes(fd: impl AsFd) -> [Hold; 2] {
+    BOTH_MODES.map(|mode| {
+        set_mode(&fd, mode);
+        hold_of(&fd)
+    })
+}
+
+#[test]
+fn nothing_holds_up_a_pipe() {
+    let pipe = pipe();
+    assert_eq!(hold_in_both_modes(&pipe.reader), [Hold::Nothing; 2]);
+    assert_eq!(hold_in_both_modes(&pipe.writer), [Hold::Nothing; 2]);
+}
+
+#[test]
+fn nothing_holds_up_a_fifo() {
+    let fifo = fifo();
+    assert_eq!(hold_in_both_modes(&fifo.reader), [Hold::Nothing; 2]);
+    assert_eq!(hold_in_both_modes(&fifo.writer), [Hold::Nothing; 2]);
+    assert_eq!(hold_in_both_modes(fifo_without_writer()), [Hold::Nothing; 2]);
+}
+
+#[test]
+fn nothing_holds_up_a_pipe_opened_anew() {
+    let pipe = pipe();
+    assert_eq!(hold_in_both_modes(reopen(&pipe.reader, OFlags::RDONLY)), [Hold::Nothing; 2]);
+    assert_eq!(hold_in_both_modes(reopen(&pipe.writer, OFlags::RDWR)), [Hold::Nothing; 2]);
+}
+
+#[test]
+fn the_peer_holds_up_a_blocking_socket_only() {
+    let (unix, _peer) = UnixStream::pair().unwrap();
+    assert_eq!(hold_in_both_modes(&unix), [Hold::Peer, Hold::Nothing]);
+    let (connected, accepted) = tcp_pair();
+    assert_eq!(hold_in_both_modes(&connected), [Hold::Peer, Hold::Nothing]);
+    assert_eq!(hold_in_both_modes(&accepted), [Hold::Peer, Hold::Nothing]);
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    assert_eq!(hold_in_both_modes(&udp), [Hold::Peer, Hold::Nothing]);
+}
+
+#[test]
+fn the_disk_holds_up_a_file_in_either_mode() {
+    let file = file(b"hello");
+    assert_eq!(hold_in_both_modes(&file), [Hold::Disk; 2]);
+    for access in [OFlags::RDONLY, OFlags::WRONLY, OFlags::RDWR] {
+        assert_eq!(hold_of(reopen(&file, access | OFlags::NONBLOCK)), Hold::Disk);
+    }
+    assert_eq!(hold_in_both_modes(append_file()), [Hold::Disk; 2]);
+    assert_eq!(hold_in_both_modes(memfd(b"hello")), [Hold::Disk; 2]);
+    assert_eq!(hold_in_both_modes(File::open("/proc/self/status").unwrap()), [Hold::Disk; 2]);
+}
+
+#[test]
+fn the_disk_holds_up_a_directory_in_either_mode() {
+    let directory = File::open(std::env::temp_dir()).unwrap();
+    assert_eq!(hold_in_both_modes(&directory), [Hold::Disk; 2]);
+    assert_eq!(hold_of(reopen(&directory, OFlags::RDONLY | OFlags::NONBLOCK)), Hold::Disk);
+}
+
+#[test]
+fn nobody_knows_what_a_driver_does() {
+    for path in ["/dev/zero", "/dev/null"] {
+        let device = File::open(path).unwrap();
+        assert_eq!(hold_in_both_modes(&device), [Hold::Driver; 2]);
+        assert_eq!(hold_of(reopen(&device, OFlags::RDONLY | OFlags::NONBLOCK)), Hold::Driver);
+    }
+}
+
+#[test]
+fn the_peer_holds_up_a_blocking_terminal_only() {
+    let (master, slave) = pty();
+    assert_eq!(hold_in_both_modes(&slave), [Hold::Peer, Hold::Nothing]);
+    assert_eq!(hold_in_both_modes(&master), [Hold::Peer, Hold::Nothing]);
+    let unnamed = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC);
+    assert_eq!(hold_in_both_modes(unnamed.unwrap()), [Hold::Peer, Hold::Nothing]);
+}
+
+#[test]
+fn a_number_says_nothing_when_it_has_been_used_again() {
+    let mut number = OwnedFd::from(pipe_in(Blocking::No).reader);
+    let raw = number.as_raw_fd();
+    assert_eq!(hold_of(&number), Hold::Nothing);
+    let nonblocking_file = file(b"");
+    set_mode(&nonblocking_file, Blocking::No);
+    let (blocking_socket, _peer) = UnixStream::pair().unwrap();
+    for (other, expected) in [
+        (OwnedFd::from(file(b"")), Hold::Disk),
+        (nonblocking_file.into(), Hold::Disk),
+        (blocking_socket.into(), Hold::Peer),
+        (pipe().writer.into(), Hold::Nothing),
+    ] {
+        // Another close and open in one, which no other thread's open can get between.
+        rustix::io::dup2(&other, &mut number).unwrap();
+        assert_eq!((number.as_raw_fd(), hold_of(&number)), (raw, expected));
+    }
+}
+
+#[test]
+fn a_closed_number_is_ebadf() {
+    assert_eq!(hold(closed()), Err(Errno::BADF));
+    assert_eq!(Nonblocking::new(closed()).err(), Some(Errno::BADF));
+}
+
+#[test]
+fn nonblocking_sets_the_mode_and_puts_it_back() {
+    let (socket, _peer) = UnixStream::pair().unwrap();
+    let before = fcntl_getfl(&socket).unwrap();
+    let mode = Nonblocking::new(socket.as_fd()).unwrap();
+    assert_eq!(fcntl_getfl(&socket), Ok(before | OFlags::NONBLOCK));
+    assert_eq!(hold_of(&socket), Hold::Nothing);
+    drop(mode);
+    assert_eq!(fcntl_getfl(&socket), Ok(before));
+    assert_eq!(hold_of(&socket), Hold::Peer);
+}
+
+#[test]
+fn nonblocking_leaves_what_already_is() {
+    let (socket, _peer) = UnixStream::pair().unwrap();
+    set_mode(&socket, Blocking::No);
+    let before = fcntl_getfl(&socket).unwrap();
+    let mode = Nonblocking::new(socket.as_fd()).unwrap();
+    assert_eq!(fcntl_getfl(&socket), Ok(before));
+    drop(mode);
+    assert_eq!(fcntl_getfl(&socket), Ok(before));
+}
+
+#[test]
+fn nonblocking_keeps_the_other_flags() {
+    let file = append_file();
+    let before = fcntl_getfl(&file).unwrap();
+    assert!(before.contains(OFlags::APPEND) && !before.contains(OFlags::NONBLOCK));
+    let mode = Nonblocking::new(file.as_fd()).unwrap();
+    assert_eq!(fcntl_getfl(&file), Ok(before | OFlags::NONBLOCK));
+    drop(mode);
+    assert_eq!(fcntl_getfl(&file), Ok(before));
+}

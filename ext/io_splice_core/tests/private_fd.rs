@@ -1,0 +1,221 @@
+//! `PrivateFd` and `close_after_fork`. Every test here takes `alone`, so no number changes behind its back.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::mem::forget;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use io_splice_core::{Errno, PrivateFd, close_after_fork};
+use rustix::fs::fstat;
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
+use support::*;
+
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn number(fd: impl AsFd) -> RawFd {
+    fd.as_fd().as_raw_fd()
+}
+
+fn open(number: RawFd) -> bool {
+    // SAFETY: only asked whether it is open, while no other test runs.
+    match fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) }) {
+        Ok(_) => true,
+        Err(errno) => {
+            assert_eq!(errno, Errno::BADF);
+            false
+        }
+    }
+}
+
+/// As if another thread were in the middle of a call with it.
+fn duplicate_and_forget(fd: impl AsFd) -> RawFd {
+    let had = PrivateFd::duplicate(fd.as_fd()).unwrap();
+    let number = number(&had);
+    forget(had);
+    number
+}
+
+#[test]
+fn it_is_another_number_for_the_same_open_file() {
+    let _alone = alone();
+    let mut file = file(b"hello, world");
+    let had = PrivateFd::duplicate(file.as_fd()).unwrap();
+    assert_ne!(number(&had), number(&file));
+    let (ours, theirs) = (fstat(&had).unwrap(), fstat(&file).unwrap());
+    assert_eq!((ours.st_dev, ours.st_ino), (theirs.st_dev, theirs.st_ino));
+    file.read_exact(&mut [0; 7]).unwrap();
+    assert_eq!(rustix::fs::tell(&had), Ok(7));
+}
+
+#[test]
+fn it_is_closed_on_exec() {
+    let _alone = alone();
+    let pipe = pipe();
+    fcntl_setfd(&pipe.reader, FdFlags::empty()).unwrap();
+    let had = PrivateFd::duplicate(pipe.reader.as_fd()).unwrap();
+    assert_eq!(fcntl_getfd(&had), Ok(FdFlags::CLOEXEC));
+    assert_eq!(fcntl_getfd(&pipe.reader), Ok(FdFlags::empty()));
+}
+
+#[test]
+fn it_can_be_used_after_the_original_is_closed() {
+    let _alone = alone();
+    let Pipe { reader, writer } = pipe();
+    let had = PrivateFd::duplicate(writer.as_fd()).unwrap();
+    drop(writer);
+    assert_eq!(rustix::io::write(&had, b"hello"), Ok(5));
+    assert_eq!(available(&reader), b"hello");
+    drop(had);
+    assert_eq!(guarded(|| (&reader).read(&mut [0])).unwrap(), 0);
+}
+
+#[test]
+fn it_still_means_the_same_file_when_the_original_number_is_used_again() {
+    let _alone = alone();
+    let (first, second) = (pipe(), pipe());
+    let mut original = OwnedFd::from(first.writer);
+    let had = PrivateFd::duplicate(original.as_fd()).unwrap();
+    rustix::io::dup2(&second.writer, &mut original).unwrap();
+    assert_eq!(rustix::io::write(&had, b"hello"), Ok(5));
+    assert_eq!(available(&first.reader), b"hello");
+    assert_eq!(second.content(), b"");
+}
+
+#[test]
+fn it_is_closed_on_drop_and_the_original_is_not() {
+    let _alone = alone();
+    let pipe = pipe();
+    let had = PrivateFd::duplicate(pipe.writer.as_fd()).unwrap();
+    let number = number(&had);
+    assert!(open(number));
+    drop(had);
+    assert!(!open(number));
+    (&pipe.writer).write_all(b"hello").unwrap();
+    assert_eq!(pipe.content(), b"hello");
+}
+
+#[test]
+fn a_closed_number_cannot_be_had() {
+    let _alone = alone();
+    assert_eq!(PrivateFd::duplicate(closed()).err(), Some(Errno::BADF));
+}
+
+#[test]
+fn close_after_fork_closes_what_others_have_lent_and_nothing_else() {
+    let _alone = alone();
+    let pipe = pipe();
+    let numbers = [duplicate_and_forget(&pipe.reader), duplicate_and_forget(&pipe.writer)];
+    assert!(numbers.iter().all(|number| open(*number)));
+    close_after_fork();
+    assert!(!numbers.iter().any(|number| open(*number)));
+    (&pipe.writer).write_all(b"hello").unwrap();
+    assert_eq!(pipe.content(), b"hello");
+}
+
+#[test]
+fn close_after_fork_ends_a_pipe_whose_lent_writer_was_the_last() {
+    let _alone = alone();
+    let Pipe { mut reader, writer } = pipe();
+    duplicate_and_forget(&writer);
+    drop(writer);
+    close_after_fork();
+    assert_eq!(guarded(|| reader.read(&mut [0])).unwrap(), 0);
+}
+
+#[test]
+fn close_after_fork_with_nothing_lent_closes_nothing() {
+    let _alone = alone();
+    let before = descriptors();
+    close_after_fork();
+    assert_eq!(descriptors(), before);
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[test]
+fn close_after_fork_leaves_a_number_that_was_given_back_and_used_again() {
+    let _alone = alone();
+    let pipe = pipe();
+    let had = PrivateFd::duplicate(pipe.writer.as_fd()).unwrap();
+    let freed = number(&had);
+    drop(had);
+    let again = fcntl_dupfd_cloexec(&pipe.reader, freed).unwrap();
+    assert_eq!(number(&again), freed);
+    close_after_fork();
+    assert!(open(freed));
+}
+
+#[test]
+fn close_after_fork_closes_once() {
+    let _alone = alone();
+    let pipe = pipe();
+    let freed = duplicate_and_forget(&pipe.writer);
+    close_after_fork();
+    let again = fcntl_dupfd_cloexec(&pipe.reader, freed).unwrap();
+    assert_eq!(number(&again), freed);
+    close_after_fork();
+    assert!(open(freed));
+}
+
+#[test]
+fn more_than_the_table_holds_can_be_had_at_once() {
+    let _alone = alone();
+    let pipe = pipe();
+    for _ in 0..3 {
+        let had: Vec<_> = (0..400).map(|_| PrivateFd::duplicate(pipe.writer.as_fd()).unwrap()).collect();
+        for one in &had {
+            assert_eq!(rustix::io::write(one, b"x"), Ok(1));
+        }
+        assert_eq!(pipe.content(), [b'x'; 400]);
+        let numbers: Vec<_> = had.iter().map(number).collect();
+        drop(had);
+        assert!(!numbers.into_iter().any(open));
+    }
+}
+
+#[test]
+fn of_more_than_the_table_holds_some_stay_open_in_a_child() {
+    let _alone = alone();
+    let pipe = pipe();
+    let numbers: Vec<_> = (0..300).map(|_| duplicate_and_forget(&pipe.writer)).collect();
+    close_after_fork();
+    let left: Vec<_> = numbers.into_iter().filter(|number| open(*number)).collect();
+    assert_eq!(left.len(), 300 - 256);
+
+    let later = duplicate_and_forget(&pipe.writer);
+    close_after_fork();
+    assert!(!open(later));
+    for number in left {
+        assert!(open(number));
+        // SAFETY: it was forgotten above, and nothing else knows of it.
+        drop(unsafe { OwnedFd::from_raw_fd(number) });
+    }
+}
+
+#[test]
+fn threads_that_lend_at_the_same_time_leave_nothing_behind() {
+    let _alone = alone();
+    let pipe = pipe();
+    let before = descriptors();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..1000 {
+                    let had = [(); 30].map(|()| PrivateFd::duplicate(pipe.writer.as_fd()).unwrap());
+                    assert!(had.iter().all(|one| fcntl_getfd(one).is_ok()));
+                }
+            });
+        }
+    });
+    assert_eq!(descriptors(), before);
+    let after = duplicate_and_forget(&pipe.writer);
+    close_after_fork();
+    assert!(!open(after));
+}
