@@ -109,7 +109,7 @@ impl End {
         // SAFETY: `io` is an IO; one that is not initialized has a null pointer.
         let own = unsafe { fptr(io).as_mut()? };
         #[cfg(not(ruby_gte_4_0))]
-        if self.direction == Direction::Out && own.tied_io_for_writing != 0 {
+        if self.direction == Direction::Out && is_set(own.tied_io_for_writing) {
             // SAFETY: what is tied to an IO is an initialized IO.
             return Some(unsafe { fptr(own.tied_io_for_writing) });
         }
@@ -145,7 +145,9 @@ impl End {
         // SAFETY: `open_file` gives a valid pointer, and the GVL is held.
         let file = unsafe { &mut *self.open_file()? };
         let (mode, written) = match self.direction {
-            Direction::In => (rb_sys::FMODE_READABLE, file.wbuf.len == 0 && file.tied_io_for_writing == 0),
+            Direction::In => {
+                (rb_sys::FMODE_READABLE, file.wbuf.len == 0 && !is_set(file.tied_io_for_writing))
+            }
             Direction::Out => (rb_sys::FMODE_WRITABLE, file.wbuf.len == 0),
         };
         let clear = file.fd >= 0
@@ -184,12 +186,12 @@ impl End {
         let Some(file) = self.open_file() else { return Ok(()) };
         // SAFETY: `open_file` gives a valid pointer, and the GVL is held; what is tied to an IO is an
         // initialized IO.
-        let tied = unsafe { ((*file).tied_io_for_writing != 0).then(|| fptr((*file).tied_io_for_writing)) };
+        let tied = unsafe { is_set((*file).tied_io_for_writing).then(|| fptr((*file).tied_io_for_writing)) };
         for file in [Some(file), tied].into_iter().flatten() {
             // SAFETY: as above, and nothing else looks at this file until the borrow ends.
             let file = unsafe { &mut *file };
             // SAFETY: a write lock is a Mutex. Who holds it is writing this buffer out just now.
-            let busy = file.write_lock != 0
+            let busy = is_set(file.write_lock)
                 && unsafe { rb_sys::rb_mutex_locked_p(file.write_lock) } != rb_sys::Qfalse as VALUE;
             while file.fd >= 0 && file.wbuf.len > 0 && !busy {
                 // SAFETY: the buffer holds `len` bytes from `off` on, and the GVL is held.
@@ -371,6 +373,12 @@ fn is_io(value: Value) -> bool {
     unsafe { rb_sys::RB_TYPE_P(value.as_raw(), rb_sys::RUBY_T_FILE) }
 }
 
+/// Whether a field of an IO's state names an object: what is not set is 0 in some Rubies and nil in others.
+#[cfg(not(ruby_gte_4_0))]
+fn is_set(field: VALUE) -> bool {
+    field != 0 && field != rb_sys::Qnil as VALUE
+}
+
 /// # Safety
 ///
 /// `io` must be an IO.
@@ -385,8 +393,8 @@ fn to_io(ruby: &Ruby, value: Value) -> Result<VALUE, Error> {
     if value.respond_to("peer_cert", false)? || value.respond_to("peercert", false)? {
         // SAFETY: the name is copied at once, while `value` is alive.
         let class = unsafe { value.classname() }.into_owned();
-        return Err(Error::new(
-            ruby.exception_type_error(),
+        return Err(error::wrong_type(
+            ruby,
             format!("a {class} encrypts what goes through it: the kernel would move the bytes unencrypted"),
         ));
     }

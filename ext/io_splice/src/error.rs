@@ -2,9 +2,15 @@ use std::ffi::CString;
 use std::fmt::Display;
 
 use io_splice_core::Errno;
-use magnus::rb_sys::FromRawValue;
+use magnus::rb_sys::{FromRawValue, protect};
 use magnus::value::ReprValue;
-use magnus::{Error, Exception, ExceptionClass, Ruby, TryConvert, Value};
+use magnus::{Class, Error, Exception, ExceptionClass, Ruby, TryConvert, Value};
+
+/// Makes the exception here and now. Left to magnus, it is made where an interrupt (and making an object
+/// lets one in) is a panic. Here the interrupt takes the exception's place.
+fn new(class: ExceptionClass, message: impl Display) -> Error {
+    class.new_instance((message.to_string(),)).map_or_else(|interrupt| interrupt, Error::from)
+}
 
 /// The `Errno::*` for a kernel error, with the call's name and, where the number does not say it, the
 /// reason: `Invalid argument - splice: neither end is a pipe`.
@@ -14,23 +20,21 @@ pub fn errno(errno: Errno, call: &str, detail: Option<&str>) -> Error {
         None => call.to_owned(),
     };
     let message = CString::new(message).unwrap_or_default();
-    // SAFETY: the number is one of the kernel's and the message ends in NUL; making an exception
-    // raises none, short of running out of memory.
-    let exception = unsafe { Value::from_raw(rb_sys::rb_syserr_new(errno.raw_os_error(), message.as_ptr())) };
-    match Exception::try_convert(exception) {
-        Ok(exception) => exception.into(),
-        Err(error) => error,
-    }
+    // SAFETY: the message ends in NUL; what is raised is the error.
+    let exception = protect(|| unsafe { rb_sys::rb_syserr_new(errno.raw_os_error(), message.as_ptr()) })
+        // SAFETY: it is what Ruby has just returned.
+        .and_then(|exception| Exception::try_convert(unsafe { Value::from_raw(exception) }));
+    exception.map_or_else(|interrupt| interrupt, Error::from)
 }
 
 /// An `IOError`.
 pub fn io(ruby: &Ruby, message: impl Display) -> Error {
-    Error::new(ruby.exception_io_error(), message.to_string())
+    new(ruby.exception_io_error(), message)
 }
 
 /// An `ArgumentError`.
 pub fn argument(ruby: &Ruby, message: impl Display) -> Error {
-    Error::new(ruby.exception_arg_error(), message.to_string())
+    new(ruby.exception_arg_error(), message)
 }
 
 /// A `TypeError` in Ruby's own words.
@@ -38,7 +42,17 @@ pub fn no_conversion(ruby: &Ruby, what: &str, value: Value, into: &str) -> Error
     // SAFETY: the name is copied at once, while `value` is alive.
     let class = unsafe { value.classname() }.into_owned();
     let class = if value.is_nil() { "nil".to_owned() } else { class };
-    Error::new(ruby.exception_type_error(), format!("{what}: no implicit conversion of {class} into {into}"))
+    wrong_type(ruby, format!("{what}: no implicit conversion of {class} into {into}"))
+}
+
+/// A `TypeError`.
+pub fn wrong_type(ruby: &Ruby, message: impl Display) -> Error {
+    new(ruby.exception_type_error(), message)
+}
+
+/// A `RangeError`.
+pub fn range(ruby: &Ruby, message: impl Display) -> Error {
+    new(ruby.exception_range_error(), message)
 }
 
 /// An `ArgumentError` for the number of arguments, if it is not within `accepted`.
@@ -56,14 +70,14 @@ pub fn check_arity(
 
 /// An `EOFError`.
 pub fn end_of_file(ruby: &Ruby) -> Error {
-    Error::new(ruby.exception_eof_error(), "end of file reached")
+    new(ruby.exception_eof_error(), "end of file reached")
 }
 
 /// `IO::TimeoutError`, which Ruby has from 3.2.
 pub fn timeout(ruby: &Ruby, message: &'static str) -> Error {
     use magnus::Module;
     match ruby.class_io().const_get::<_, ExceptionClass>("TimeoutError") {
-        Ok(class) => Error::new(class, message),
+        Ok(class) => new(class, message),
         Err(error) => error,
     }
 }

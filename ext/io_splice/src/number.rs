@@ -41,9 +41,7 @@ pub fn offset(ruby: &Ruby, name: &str, value: Value) -> Result<Option<u64>, Erro
     }
     match integer(ruby, name, value)? {
         Number::Fits(offset) if offset >= 0 => Ok(Some(offset as u64)),
-        Number::TooLarge => {
-            Err(Error::new(ruby.exception_range_error(), format!("{name}: {value} is larger than any file")))
-        }
+        Number::TooLarge => Err(error::range(ruby, format!("{name}: {value} is larger than any file"))),
         _ => Err(error::argument(ruby, format!("{name}: negative offset {value} given"))),
     }
 }
@@ -67,9 +65,7 @@ pub fn descriptor(ruby: &Ruby, value: Value) -> Result<i32, Error> {
         Number::Fits(number) => i32::try_from(number).ok(),
         _ => None,
     }
-    .ok_or_else(|| {
-        Error::new(ruby.exception_range_error(), format!("{value} is too large for a file descriptor"))
-    })
+    .ok_or_else(|| error::range(ruby, format!("{value} is too large for a file descriptor")))
 }
 
 /// A pipe's capacity in bytes.

@@ -1,0 +1,257 @@
+//! The pipes that copies have for themselves. They are the process's, so one test runs at a time.
+
+mod copy_support;
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use copy_support::{
+    Impatient, TempFile, assert_next_pipe_is_empty, assert_same, finish, make_blocking, pattern, pipe,
+    unix_pair,
+};
+use io_splice_core::copy::{Copy, Pause, Plan, Side};
+use io_splice_core::{Errno, OwnPipe, close_after_fork, pipe_size};
+use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::io::{FdFlags, fcntl_getfd};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // Nothing is kept from the test before.
+    close_after_fork();
+    guard
+}
+
+fn open_descriptors() -> HashSet<RawFd> {
+    let entries: Vec<_> = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap()).collect();
+    let numbers = entries.iter().map(|entry| entry.file_name().to_str().unwrap().parse().unwrap());
+    // The directory itself was open.
+    numbers.filter(|number| is_open(*number)).collect()
+}
+
+fn is_open(number: RawFd) -> bool {
+    std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok()
+}
+
+/// A socket with bytes to read, and whoever has sent them.
+fn socket_with(bytes: &[u8]) -> (OwnedFd, OwnedFd) {
+    let (one, other) = unix_pair();
+    assert_eq!(rustix::io::write(&other, bytes), Ok(bytes.len()));
+    (one, other)
+}
+
+/// A socket that takes no more.
+fn full_socket() -> (OwnedFd, OwnedFd) {
+    let (one, other) = unix_pair();
+    while rustix::io::write(&one, &[0; 4096]).is_ok() {}
+    (one, other)
+}
+
+fn new_copy(input: impl AsFd, output: impl AsFd) -> Copy {
+    Copy::new(Plan::new(input.as_fd(), output.as_fd(), None).unwrap(), None, None)
+}
+
+/// A copy from socket to socket that holds these bytes in its pipe.
+fn stuck_copy(input: impl AsFd, output: impl AsFd) -> Copy {
+    let mut copy = new_copy(&input, &output);
+    let pause = copy.run(input.as_fd(), output.as_fd(), &mut Impatient);
+    assert_eq!(pause, Pause::Wait(Side::Output));
+    assert!(copy.held() > 0);
+    copy
+}
+
+/// What a copy from one socket to another passes on.
+fn passed_on(bytes: &[u8]) -> Vec<u8> {
+    let (input, feeder) = socket_with(bytes);
+    drop(feeder);
+    let (output, reader) = unix_pair();
+    assert_eq!(finish(&mut new_copy(&input, &output), &input, &output), Pause::Done);
+    drop(output);
+    let mut all = Vec::new();
+    make_blocking(&reader);
+    std::io::Read::read_to_end(&mut UnixStream::from(reader), &mut all).unwrap();
+    all
+}
+
+#[test]
+fn a_pipe_is_nonblocking_and_close_on_exec_and_as_large_as_it_is_said() {
+    let _alone = alone();
+    let pipe = OwnPipe::take().unwrap();
+    for end in [pipe.reader(), pipe.writer()] {
+        assert!(fcntl_getfl(end).unwrap().contains(OFlags::NONBLOCK));
+        assert!(fcntl_getfd(end).unwrap().contains(FdFlags::CLOEXEC));
+        assert_eq!(pipe_size(end), Ok(pipe.capacity()));
+    }
+    assert!(pipe.capacity() >= io_splice_core::page_size());
+    assert!(pipe.is_of_this_process());
+}
+
+#[test]
+fn a_pipe_that_was_given_back_is_taken_again() {
+    let _alone = alone();
+    let pipe = OwnPipe::take().unwrap();
+    let number = pipe.reader().as_raw_fd();
+    pipe.give_back();
+    assert!(is_open(number));
+    assert_eq!(OwnPipe::take().unwrap().reader().as_raw_fd(), number);
+    assert!(!is_open(number), "a pipe that is dropped is closed");
+}
+
+#[test]
+fn at_most_eight_are_kept() {
+    let _alone = alone();
+    let before = open_descriptors();
+    let pipes: Vec<_> = (0..20).map(|_| OwnPipe::take().unwrap()).collect();
+    assert_eq!(open_descriptors().len(), before.len() + 40);
+    pipes.into_iter().for_each(OwnPipe::give_back);
+    assert_eq!(open_descriptors().len(), before.len() + 16);
+    let pipes: Vec<_> = (0..20).map(|_| OwnPipe::take().unwrap()).collect();
+    drop(pipes);
+    assert_eq!(open_descriptors(), before);
+}
+
+#[test]
+fn copies_one_after_another_share_a_pipe() {
+    let _alone = alone();
+    let before = open_descriptors();
+    for _ in 0..50 {
+        assert_eq!(passed_on(b"again"), b"again");
+    }
+    assert_eq!(open_descriptors().len(), before.len() + 2);
+}
+
+#[test]
+fn a_copy_that_failed_leaves_its_bytes_to_nobody() {
+    let _alone = alone();
+    let before = open_descriptors();
+    let (input, feeder) = socket_with(b"secret");
+    let (output, reader) = full_socket();
+    drop(stuck_copy(&input, &output));
+    assert_next_pipe_is_empty();
+    assert_eq!(passed_on(b"mine"), b"mine");
+    drop((input, feeder, output, reader));
+    assert_eq!(open_descriptors().len(), before.len() + 2, "only the empty pipe is kept");
+}
+
+#[test]
+fn a_copy_that_was_given_up_leaves_its_bytes_to_nobody() {
+    let _alone = alone();
+    let (input, _feeder) = socket_with(b"secret");
+    let (output, _reader) = full_socket();
+    let mut copy = stuck_copy(&input, &output);
+    assert_eq!(copy.give_up(Some(input.as_fd()), Some(output.as_fd())), b"secret");
+    assert_eq!(copy.held(), 0);
+    drop(copy);
+    assert_next_pipe_is_empty();
+    assert_eq!(passed_on(b"mine"), b"mine");
+}
+
+#[test]
+fn a_hundred_stuck_copies_do_not_meet() {
+    let _alone = alone();
+    let before = open_descriptors();
+    let mut copies: Vec<_> = (0..100_u8)
+        .map(|number| {
+            let (input, output) = (socket_with(&[number; 100]), full_socket());
+            let copy = stuck_copy(&input.0, &output.0);
+            (number, input, output, copy)
+        })
+        .collect();
+    for (number, input, output, copy) in &mut copies {
+        let returned = copy.give_up(Some(input.0.as_fd()), Some(output.0.as_fd()));
+        assert_same(&returned, &[*number; 100], "its own bytes");
+    }
+    drop(copies);
+    assert!(open_descriptors().len() <= before.len() + 16);
+    for _ in 0..20 {
+        assert_next_pipe_is_empty();
+    }
+}
+
+#[test]
+fn a_forked_child_closes_what_the_parent_had_and_copies_on_its_own() {
+    let _alone = alone();
+    let before = open_descriptors();
+    assert_eq!(passed_on(b"parent"), b"parent");
+    let kept = OwnPipe::take().unwrap();
+    let taken = OwnPipe::take().unwrap();
+    kept.give_back();
+    assert_eq!(open_descriptors().len(), before.len() + 4);
+    close_after_fork();
+    assert_eq!(open_descriptors(), before, "those that were kept and those in use");
+    assert!(!taken.is_of_this_process());
+
+    // The numbers are other files' now, and must be left alone.
+    let (reader, writer) = pipe();
+    let (other_reader, other_writer) = pipe();
+    taken.give_back();
+    assert_eq!(passed_on(b"child"), b"child");
+    for number in [&reader, &writer, &other_reader, &other_writer] {
+        assert!(is_open(number.as_raw_fd()));
+    }
+    assert_eq!(rustix::io::write(&writer, b"x"), Ok(1));
+    assert_eq!(rustix::io::write(&other_writer, b"x"), Ok(1));
+    assert_next_pipe_is_empty();
+}
+
+#[test]
+fn a_copy_under_way_stays_with_the_parent() {
+    let _alone = alone();
+    let (input, _feeder) = socket_with(b"parent's");
+    let (output, _reader) = full_socket();
+    let mut copy = stuck_copy(&input, &output);
+    close_after_fork();
+    let (others, others_too) = (pipe(), pipe());
+    assert_eq!(copy.run(input.as_fd(), output.as_fd(), &mut Impatient), Pause::Failed(Errno::BADF));
+    assert_eq!(copy.give_up(Some(input.as_fd()), Some(output.as_fd())), b"");
+    drop(copy);
+    for fd in [&others.0, &others.1, &others_too.0, &others_too.1] {
+        assert!(is_open(fd.as_raw_fd()));
+    }
+}
+
+#[test]
+fn without_descriptors_it_is_copied_through_memory() {
+    let _alone = alone();
+    let (mut input, output, file) = (unix_pair(), unix_pair(), TempFile::new(b""));
+    UnixStream::from(std::mem::replace(&mut input.1, pipe().0)).write_all(&pattern()[..100_000]).unwrap();
+    let writer = file.writer();
+    let limit = getrlimit(Resource::Nofile);
+    let highest = open_descriptors().into_iter().max().unwrap();
+    // Whatever lies below the highest is filled up.
+    let low = Rlimit { current: Some(highest as u64 + 1), ..limit };
+    setrlimit(Resource::Nofile, low).unwrap();
+    let mut fillers = Vec::new();
+    while let Ok(filler) = rustix::io::fcntl_dupfd_cloexec(&output.0, 0) {
+        fillers.push(filler);
+    }
+    let refused = OwnPipe::take().map(drop);
+    let mut copy = new_copy(&input.0, &writer);
+    let end = finish(&mut copy, &input.0, &writer);
+    drop(fillers);
+    setrlimit(Resource::Nofile, limit).unwrap();
+    assert_eq!(refused, Err(Errno::MFILE));
+    assert_eq!((end, copy.delivered()), (Pause::Done, 100_000));
+    assert_same(&file.content(), &pattern()[..100_000], "through memory");
+}
+
+#[test]
+fn with_one_descriptor_too_few_none_is_left_behind() {
+    let _alone = alone();
+    let before = open_descriptors();
+    let highest = before.iter().max().unwrap() + 1;
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(highest as u64 + 1), ..limit }).unwrap();
+    let gaps = (0..=highest).filter(|number| !before.contains(number)).count();
+    let fillers: Vec<_> =
+        (1..gaps).map(|_| rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 0).unwrap()).collect();
+    let refused = OwnPipe::take().map(drop);
+    drop(fillers);
+    setrlimit(Resource::Nofile, limit).unwrap();
+    assert_eq!(refused, Err(Errno::MFILE));
+    assert_eq!(open_descriptors(), before);
+}
