@@ -4,7 +4,7 @@ use std::time::Duration;
 use io_splice_core::{Errno, Step};
 use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::value::ReprValue;
-use magnus::{Error, RString, Ruby, Value};
+use magnus::{Error, RString, Ruby, TryConvert, Value};
 use rb_sys::{VALUE, rb_io_t};
 
 use crate::{error, number};
@@ -116,20 +116,11 @@ impl End {
         Some(own)
     }
 
-    /// `IO#timeout`
-    #[cfg(ruby_gte_3_2)]
+    /// `IO#timeout`, if it has one.
     pub fn timeout(self) -> Result<Option<Duration>, Error> {
         let Kind::Io(io) = self.kind else { return Ok(None) };
-        // SAFETY: it raises what it has against `io`, and returns a number or nil.
-        let timeout = unsafe { Value::from_raw(protect(|| rb_sys::rb_io_timeout(io))?) };
-        Ok(<Option<f64> as magnus::TryConvert>::try_convert(timeout)?
-            .map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)))
-    }
-
-    /// Before Ruby 3.2 there is no `IO#timeout`.
-    #[cfg(not(ruby_gte_3_2))]
-    pub fn timeout(self) -> Result<Option<Duration>, Error> {
-        Ok(None)
+        let seconds: Option<f64> = TryConvert::try_convert(timeout_of(io)?)?;
+        Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)))
     }
 
     /// The descriptor's number, when nothing has to be done or complained about first. That is nearly
@@ -377,6 +368,22 @@ fn is_io(value: Value) -> bool {
 #[cfg(not(ruby_gte_4_0))]
 fn is_set(field: VALUE) -> bool {
     field != 0 && field != rb_sys::Qnil as VALUE
+}
+
+/// `IO#timeout`: a number of seconds, or nil.
+#[cfg(ruby_gte_3_2)]
+pub fn timeout_of(io: VALUE) -> Result<Value, Error> {
+    // SAFETY: it raises what it has against `io`.
+    let timeout = protect(|| unsafe { rb_sys::rb_io_timeout(io) })?;
+    // SAFETY: it is what Ruby has just returned.
+    Ok(unsafe { Value::from_raw(timeout) })
+}
+
+/// Before Ruby 3.2 no IO has a timeout.
+#[cfg(not(ruby_gte_3_2))]
+pub fn timeout_of(_io: VALUE) -> Result<Value, Error> {
+    // SAFETY: nil is a value.
+    Ok(unsafe { Value::from_raw(rb_sys::Qnil as VALUE) })
 }
 
 /// # Safety

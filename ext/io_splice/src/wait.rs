@@ -1,12 +1,12 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use io_splice_core::ready;
-use magnus::rb_sys::protect;
+use magnus::rb_sys::{AsRawValue, protect};
 use magnus::value::ReprValue;
 use magnus::{Error, Ruby, Value};
 use rb_sys::VALUE;
 
-use crate::end::{Direction, End};
+use crate::end::{Direction, End, timeout_of};
 use crate::{error, gvl};
 
 /// Waits after attempts that would have blocked.
@@ -81,6 +81,8 @@ pub fn timed_out(ruby: &Ruby, direction: Direction) -> Error {
 /// Waits until one end is ready, and is interrupted when the other one is closed.
 pub fn wait_for(ruby: &Ruby, end: End, (other, other_fd): (End, BorrowedFd<'_>)) -> Result<(), Error> {
     let io = end.io(ruby)?;
+    // Ruby looks it up by itself where a thread waits, but not for a scheduler.
+    let timeout = timeout_of(io)?;
     let wait = || {
         let events = match end.direction() {
             Direction::In => rb_sys::RB_WAITFD_IN,
@@ -88,7 +90,7 @@ pub fn wait_for(ruby: &Ruby, end: End, (other, other_fd): (End, BorrowedFd<'_>))
         };
         // SAFETY: `io` is an IO and `events` a Fixnum. What it raises is the error.
         let answer = protect(|| unsafe {
-            rb_sys::rb_io_wait(io, rb_sys::rb_int2inum(events as _), rb_sys::Qnil as VALUE)
+            rb_sys::rb_io_wait(io, rb_sys::rb_int2inum(events as _), timeout.as_raw())
         })?;
         match answer == rb_sys::Qfalse as VALUE {
             true => Err(timed_out(ruby, end.direction())),

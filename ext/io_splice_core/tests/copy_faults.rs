@@ -341,7 +341,7 @@ impl World {
         assert!(may_block || !self.case.to.wary() || len <= PIPE_BUF, "{len} bytes might block");
     }
 
-    fn from_end_to_end(&mut self, call: Call, offset: Option<&mut u64>, len: usize) -> Result<usize> {
+    fn move_straight(&mut self, call: Call, offset: Option<&mut u64>, len: usize) -> Result<usize> {
         let most = self.answer(call, &[Side::Input, Side::Output])?;
         self.check_portion(len);
         let found = self.find(offset.as_deref(), len, most);
@@ -403,7 +403,7 @@ impl Kernel for Model {
             return Ok(written);
         }
         assert!(world.is_output(fd_out) && (world.case.from.pipe() || world.case.to.pipe()));
-        world.from_end_to_end(Call::Splice, off_in, len)
+        world.move_straight(Call::Splice, off_in, len)
     }
 
     fn sendfile(
@@ -416,7 +416,7 @@ impl Kernel for Model {
         let world = &mut *self.0.borrow_mut();
         assert!(world.is_input(fd_in) && world.is_output(fd_out));
         assert!(world.case.from == From::File && world.case.to != To::AppendFile);
-        world.from_end_to_end(Call::Sendfile, off_in, len)
+        world.move_straight(Call::Sendfile, off_in, len)
     }
 
     fn copy_file_range(
@@ -429,7 +429,7 @@ impl Kernel for Model {
         let world = &mut *self.0.borrow_mut();
         assert!(world.is_input(fd_in) && world.is_output(fd_out));
         assert!(world.case.from == From::File && world.case.to.file() && world.case.to != To::AppendFile);
-        world.from_end_to_end(Call::CopyFileRange, off_in, len)
+        world.move_straight(Call::CopyFileRange, off_in, len)
     }
 
     fn read(&mut self, fd: BorrowedFd<'_>, offset: Option<&mut u64>, buffer: &mut [u8]) -> Result<usize> {

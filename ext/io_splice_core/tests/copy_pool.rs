@@ -27,10 +27,10 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 fn open_descriptors() -> HashSet<RawFd> {
-    let entries: Vec<_> = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap()).collect();
-    let numbers = entries.iter().map(|entry| entry.file_name().to_str().unwrap().parse().unwrap());
+    let names = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().file_name());
+    let numbers: Vec<_> = names.map(|name| name.to_str().unwrap().parse().unwrap()).collect();
     // The directory itself was open.
-    numbers.filter(|number| is_open(*number)).collect()
+    numbers.into_iter().filter(|&number| is_open(number)).collect()
 }
 
 fn is_open(number: RawFd) -> bool {
