@@ -1,0 +1,181 @@
+# frozen_string_literal: true
+
+require "test_helper"
+require "io/nonblock"
+require "io/wait"
+
+# A process forks while its threads are in the middle of calls.
+class TestFork < Minitest::Test
+  def test_a_child_can_make_all_calls_while_the_parent_waits
+    with_waits_in_all_calls do |_, finish|
+      assert_equal(all_calls_as_said, in_child { all_calls })
+      finish.call
+    end
+  end
+
+  def test_the_waits_of_the_parent_go_on
+    with_waits_in_all_calls do |waiting, finish|
+      children = Array.new(3) { started_child { sleep } }
+      waiting.each { |thread| assert_predicate until_asleep(thread), :alive? }
+      finish.call
+      assert_equal [5] * waiting.size, waiting.map(&:value)
+      children.each { |child| assert_predicate end_child(child), :signaled? }
+    end
+  end
+
+  def test_a_child_can_wait_for_its_parent
+    r, w = pipe
+    out, into = pipe
+    child = started_child { IO.splice(r, nil, into, nil, 5, IO::Splice::WAITALL) }
+    IO.splice(tempfile("from the parent"), nil, w, nil, 5)
+    assert_predicate guarded { Process.wait2(child).last }, :success?
+    assert_equal "from ", out.read_nonblock(100)
+  end
+
+  def test_a_thread_of_the_child_waits_and_is_interrupted
+    r, = pipe
+    _, into = pipe
+    said = in_child do
+      waiting = until_asleep(thread { IO.splice(r, nil, into, nil, 100) })
+      r.close
+      begin
+        waiting.value
+      rescue IOError => e
+        e.class
+      end
+    end
+    assert_equal IOError, said
+    refute_predicate r, :closed?
+  end
+
+  def test_a_fork_from_a_thread_that_leaves_others_in_calls_works
+    with_waits_in_all_calls do |_, finish|
+      said = thread { in_child { all_calls } }
+      assert_equal(all_calls_as_said, guarded { said.value })
+      finish.call
+    end
+  end
+
+  # A splice of a file holds duplicates of its descriptors while it runs. A child that kept one would keep
+  # the reader from seeing the end.
+  def test_a_child_keeps_no_descriptor_of_a_call_in_the_parent_open
+    100.times do
+      r, w = IO.pipe
+      file = tempfile("x" * 65_536)
+      children = forked_during_splices(file, r, w) { [r, w, file].each(&:close) }
+      w.close
+      guarded { r.read }
+      assert_predicate r, :eof?
+      r.close
+      file.close
+    ensure
+      children&.each { |child| end_child(child) }
+    end
+  end
+
+  def test_a_child_has_no_second_descriptor_of_what_the_parent_splices
+    file = tempfile("x" * 65_536)
+    r, w = pipe
+    ours = [file, r, w].map { |io| link(io.fileno) }
+    found = while_splicing(file, r, w) { Array.new(50) { in_child { all_links.count { |link| ours.include?(link) } } } }
+    assert_equal [3], found.uniq
+  end
+
+  private
+
+  def all_calls_as_said
+    [5, 5, 5, 5, :EAGAIN, nil, "bytesbytes", 4]
+  end
+
+  def all_calls
+    r, w = IO.pipe
+    out, into = IO.pipe
+    said = [IO.vmsplice(w, "bytes"), IO.tee(r, into, 100), IO.trytee(r, into, 5), IO.splice(r, nil, into, nil, 100)]
+    out.read(5)
+    said << IO.trysplice(r, nil, into, nil, 100)
+    w.close
+    said << IO.trysplice(r, nil, into, nil, 100) << out.read(10)
+    said << File.open("/proc/self/exe") { |file| IO.splice(file, 0, into, nil, 4) }
+  end
+
+  # Yields threads that wait in every call, and what makes them go on, each with 5 bytes.
+  def with_waits_in_all_calls
+    r, w = pipe
+    tee_r, tee_w = pipe
+    out, full = pipe
+    there = fill(full)
+    socket, peer = unix_pair.each { |io| io.nonblock = false }
+    _, into = pipe
+    waiting = [-> { IO.splice(r, nil, into, nil, 5) }, -> { IO.splice(socket, nil, into, nil, 5) },
+               -> { IO.tee(tee_r, into, 5) }, -> { IO.vmsplice(full, "bytes") }].map { |call| thread(&call) }
+    waiting.each { |thread| until_asleep(thread) }
+    yield waiting, -> { [w, peer, tee_w].each { |io| io << "bytes" } && out.read(there) }
+    guarded { waiting.each(&:join) }
+  ensure
+    waiting.each(&:kill)
+  end
+
+  def while_splicing(file, reader, writer)
+    stop = false
+    splicing = thread do
+      until stop
+        IO.splice(file, 0, writer, nil, 65_536)
+        reader.read_nonblock(65_536)
+      end
+    end
+    yield
+  ensure
+    stop = true
+    guarded { splicing.join }
+  end
+
+  def forked_during_splices(file, reader, writer)
+    while_splicing(file, reader, writer) do
+      sleep rand / 1000
+      [started_child do
+        yield
+        sleep
+      end]
+    end
+  end
+
+  def link(number)
+    File.readlink("/proc/self/fd/#{number}")
+  rescue Errno::ENOENT
+    nil
+  end
+
+  def all_links
+    Dir.children("/proc/self/fd").map { |number| link(number) }
+  end
+
+  def started_child
+    fork do
+      yield
+      exit!(0)
+    ensure
+      exit!(1)
+    end
+  end
+
+  def end_child(child)
+    Process.kill(:KILL, child)
+    Process.wait2(child).last
+  end
+
+  # What the block says in a process of its own.
+  def in_child
+    r, w = IO.pipe
+    child = started_child do
+      w << Marshal.dump(yield)
+    rescue StandardError => e
+      w << Marshal.dump(e.full_message)
+    end
+    w.close
+    flunk "the child hangs" unless r.wait_readable(SpliceTest::GUARD)
+    Marshal.load(r.read) # rubocop:disable Security/MarshalLoad
+  ensure
+    r.close
+    end_child(child)
+  end
+end

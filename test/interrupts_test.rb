@@ -1,0 +1,406 @@
+# frozen_string_literal: true
+
+require "test_helper"
+require "io/nonblock"
+
+# What ends a wait, what does not, and that no byte is lost either way.
+class TestInterrupts < Minitest::Test
+  Interrupted = Class.new(StandardError)
+  # A call that waits, the IO it waits for, its other IO, what lets the call go on to move "hello", and where
+  # that arrives.
+  Scene = Struct.new(:call, :waited_for, :other, :go_on, :result, keyword_init: true)
+  SCENES = %i[
+    splice_from_an_empty_pipe splice_from_an_empty_blocking_pipe splice_from_an_empty_blocking_socket
+    splice_to_a_full_pipe splice_to_a_full_blocking_pipe splice_to_a_full_blocking_socket
+    tee_from_an_empty_pipe tee_to_a_full_pipe vmsplice_to_a_full_pipe vmsplice_to_a_full_blocking_pipe
+  ].freeze
+
+  SCENES.each do |name|
+    define_method(:"test_thread_raise_ends_#{name}") { raise_ends(send(name)) }
+    define_method(:"test_thread_kill_ends_#{name}") { kill_ends(send(name)) }
+    define_method(:"test_timeout_ends_#{name}") { timeout_ends(send(name)) }
+    define_method(:"test_signals_do_not_end_#{name}") { signals_do_not_end(send(name)) }
+    define_method(:"test_an_error_in_a_signal_handler_ends_#{name}") { handler_error_ends(send(name)) }
+    (name.start_with?("vmsplice") ? %i[waited_for] : %i[waited_for other]).each do |which|
+      define_method(:"test_closing_the_io_#{which}_ends_#{name}") { close_ends(send(name), which) }
+      define_method(:"test_a_signal_handler_that_closes_the_io_#{which}_ends_#{name}") do
+        closing_handler_ends(send(name), which)
+      end
+    end
+  end
+
+  def raise_ends(scene)
+    waiting = until_asleep(in_a_thread(&scene.call))
+    waiting.raise(Interrupted)
+    assert_raises(Interrupted) { value_of(waiting) }
+    assert_nothing_lost(scene)
+  end
+
+  def kill_ends(scene)
+    waiting = until_asleep(in_a_thread(&scene.call))
+    waiting.kill
+    assert_nil value_of(waiting)
+    assert_nothing_lost(scene)
+  end
+
+  def timeout_ends(scene)
+    assert_raises(Interrupted) { guarded { Timeout.timeout(0.01, Interrupted, &scene.call) } }
+    assert_nothing_lost(scene)
+  end
+
+  def signals_do_not_end(scene)
+    handled = Thread::Queue.new
+    on_signal(-> { handled << true }) do
+      sender = in_a_thread do
+        5.times do
+          signal_the_main_thread
+          handled.pop
+        end
+        until_asleep(Thread.main)
+        scene.go_on.call
+      end
+      assert_equal 5, guarded(&scene.call)
+      value_of(sender)
+    end
+    assert_equal "hello", scene.result.read_nonblock(100)
+  end
+
+  def handler_error_ends(scene)
+    on_signal(-> { raise Interrupted }) do
+      sender = in_a_thread { signal_the_main_thread }
+      assert_raises(Interrupted) { guarded(&scene.call) }
+      value_of(sender)
+    end
+    assert_nothing_lost(scene)
+  end
+
+  def close_ends(scene, which)
+    waiting = until_asleep(in_a_thread(&scene.call))
+    guarded { scene[which].close }
+    assert_raises(IOError) { value_of(waiting) }
+    assert_predicate scene[which], :closed?
+  end
+
+  def closing_handler_ends(scene, which)
+    number = scene[which].fileno
+    on_signal(-> { scene[which].close }) do
+      sender = in_a_thread { signal_the_main_thread }
+      assert_raises(IOError) { guarded(&scene.call) }
+      value_of(sender)
+    end
+    assert_predicate scene[which], :closed?
+    close_what_ruby_left_open(number)
+  end
+
+  def test_closing_a_process_that_is_to_be_written_to_ends_the_wait
+    r, = pipe
+    IO.popen("cat", "r+") do |cat|
+      waiting = until_asleep(in_a_thread { IO.splice(r, nil, cat, nil, 100) })
+      guarded { cat.close_write }
+      assert_raises(IOError) { value_of(waiting) }
+    end
+  end
+
+  def test_closing_an_unrelated_io_does_not_end_the_wait
+    scene = splice_from_an_empty_pipe
+    waiting = until_asleep(in_a_thread(&scene.call))
+    IO.pipe.each(&:close)
+    assert_predicate until_asleep(waiting), :alive?
+    scene.go_on.call
+    assert_equal 5, value_of(waiting)
+  end
+
+  def test_all_threads_that_wait_for_an_io_hear_of_its_close
+    r, = pipe
+    _, into = pipe
+    waiting = Array.new(10) { until_asleep(in_a_thread { IO.splice(r, nil, into, nil, 100) }) }
+    guarded { r.close }
+    waiting.each { |thread| assert_raises(IOError) { value_of(thread) } }
+  end
+
+  def test_an_error_between_two_pieces_of_waitall_loses_nothing
+    r, w = pipe
+    out, into = pipe
+    waiting = in_a_thread { IO.splice(r, nil, into, nil, 100, IO::Splice::WAITALL) }
+    w << "first"
+    came = guarded { out.readpartial(100) }
+    until_asleep(waiting).raise(Interrupted)
+    assert_raises(Interrupted) { value_of(waiting) }
+    w << "second"
+    assert_equal 6, IO.splice(r, nil, into, nil, 100)
+    assert_equal "firstsecond", came + out.read_nonblock(100)
+  end
+
+  INTERRUPTIONS = 1000
+
+  %w[raise kill timeout].each do |way|
+    define_method(:"test_a_thousand_times_#{way}_loses_no_byte_between_two_pipes") { pipes_survive(way) }
+    define_method(:"test_a_thousand_times_#{way}_loses_no_byte_of_a_file") { file_survives(way) }
+  end
+
+  def pipes_survive(way)
+    r, w = pipe
+    out, into = pipe
+    stop = false
+    producer = in_a_thread { produce(w) { stop } }
+    consumer = in_a_thread { consume(out) }
+    INTERRUPTIONS.times do
+      interrupt(way) { loop { IO.splice(r, nil, into, nil, rand(1..100_000)) } }
+    end
+    stop = true
+    assert_raises(EOFError) { guarded { loop { IO.splice(r, nil, into, nil, 65_536) } } }
+    into.close
+    assert_equal value_of(producer), value_of(consumer)
+    assert_operator consumer.value, :>, 0
+  end
+
+  def file_survives(way)
+    file = tempfile(cycle)
+    out, into = pipe
+    consumer = in_a_thread { consume(out) }
+    rounds = 0
+    INTERRUPTIONS.times do
+      interrupt(way) { loop { IO.splice(file, nil, into, nil, rand(1..10_000)) } }
+      next unless file.pos == cycle.bytesize
+
+      file.rewind
+      rounds += 1
+    end
+    into.close
+    assert_equal (rounds * cycle.bytesize) + file.pos, value_of(consumer)
+    assert_operator consumer.value, :>, 0
+  end
+
+  # In a process of its own, since it is the process that is at stake.
+  def test_killing_a_thread_at_the_end_of_the_input_leaves_the_process_alive
+    ended = tempfile
+    _, into = pipe
+    child = fork do
+      $stderr.reopen(File::NULL)
+      1000.times { kill_at_random { IO.splice(ended, nil, into, nil, 10) } }
+      exit!(0)
+    ensure
+      exit!(1)
+    end
+    status = guarded { Process.wait2(child).last }
+    child = nil
+    assert_predicate status, :success?, "a thousand killed threads: #{status}"
+  ensure
+    Process.kill(:KILL, child) && Process.wait(child) if child
+  end
+
+  def test_a_closed_input_never_makes_way_for_a_file_that_gets_its_number
+    out, into = pipe
+    moved = foreign = 0
+    with_changing_files("g" * 4096, "b" * 4096, "r") do |current|
+      moved += IO.splice(current, 0, into, nil, 4096)
+      foreign += out.read_nonblock(4096).count("b")
+    end
+    assert_operator moved, :>, 0
+    assert_equal 0, foreign
+  end
+
+  def test_a_closed_output_never_makes_way_for_a_file_that_gets_its_number
+    r, w = pipe
+    moved = 0
+    foreign = with_changing_files("", "", "r+") do |current|
+      w.write_nonblock("g", exception: false)
+      moved += IO.splice(r, nil, current, 0, 1)
+    end
+    assert_operator moved, :>, 0
+    assert_equal "", foreign
+  end
+
+  def teardown
+    @threads&.each(&:kill)
+    guarded { Thread.pass while @threads&.any?(&:alive?) }
+    super
+  end
+
+  private
+
+  def splice_from_an_empty_pipe = splice_from(*pipe)
+  def splice_from_an_empty_blocking_pipe = splice_from(*blocking(pipe))
+  def splice_from_an_empty_blocking_socket = splice_from(*blocking(unix_pair))
+  def splice_to_a_full_pipe = splice_to(*pipe)
+  def splice_to_a_full_blocking_pipe = splice_to(*pipe) { |full| full.nonblock = false }
+  def splice_to_a_full_blocking_socket = splice_to(*unix_pair) { |full| full.nonblock = false }
+  def vmsplice_to_a_full_pipe = vmsplice_to(*pipe)
+  def vmsplice_to_a_full_blocking_pipe = vmsplice_to(*pipe) { |full| full.nonblock = false }
+
+  def splice_from(reader, writer)
+    out, into = pipe
+    Scene.new(call: proc { IO.splice(reader, nil, into, nil, 100) }, waited_for: reader, other: into,
+              go_on: -> { writer << "hello" }, result: out)
+  end
+
+  def splice_to(reader, writer)
+    there = fill(writer)
+    yield writer if block_given?
+    r, w = pipe
+    w << "hello"
+    Scene.new(call: proc { IO.splice(r, nil, writer, nil, 100) }, waited_for: writer, other: r,
+              go_on: -> { reader.read(there) }, result: reader)
+  end
+
+  def tee_from_an_empty_pipe
+    reader, writer = pipe
+    out, into = pipe
+    Scene.new(call: proc { IO.tee(reader, into, 100) }, waited_for: reader, other: into,
+              go_on: -> { writer << "hello" }, result: out)
+  end
+
+  def tee_to_a_full_pipe
+    scene = splice_to(*pipe)
+    scene.call = proc { IO.tee(scene.other, scene.waited_for, 100) }
+    scene
+  end
+
+  def vmsplice_to(reader, writer)
+    there = fill(writer)
+    yield writer if block_given?
+    Scene.new(call: proc { IO.vmsplice(writer, "hello") }, waited_for: writer,
+              go_on: -> { reader.read(there) }, result: reader)
+  end
+
+  def blocking(ends)
+    ends.each { |io| io.nonblock = false }
+  end
+
+  def assert_nothing_lost(scene)
+    again = until_asleep(in_a_thread(&scene.call))
+    assert_predicate again, :alive?
+    guarded { scene.go_on.call }
+    assert_equal 5, value_of(again)
+    assert_equal "hello", scene.result.read_nonblock(100)
+  end
+
+  def in_a_thread(&)
+    thread(&).tap { |thread| (@threads ||= []) << thread }
+  end
+
+  def value_of(thread)
+    guarded { thread.value }
+  end
+
+  def on_signal(handler)
+    before = trap(:USR1) { handler.call }
+    yield
+  ensure
+    trap(:USR1, before)
+  end
+
+  def signal_the_main_thread
+    until_asleep(Thread.main)
+    Process.kill(:USR1, Process.pid)
+  end
+
+  # Ruby forgets the descriptor of an IO that is closed by a signal handler of the very thread that waits for it:
+  # `wait_readable` leaves it open, too.
+  def close_what_ruby_left_open(number)
+    IO.for_fd(number).close
+  rescue Errno::EBADF
+    nil
+  end
+
+  # Ends the block from outside at a moment that nothing determines.
+  def interrupt(way, &)
+    moment = rand / 2000
+    return Timeout.timeout(moment, Interrupted, &) if way == "timeout"
+
+    worker = begun(&)
+    sleep moment
+    way == "raise" ? worker.raise(Interrupted) : worker.kill
+    value_of(worker)
+  rescue Interrupted, EOFError
+    nil
+  end
+
+  def begun
+    begun = Thread::Queue.new
+    worker = thread do
+      begun << true
+      yield
+    end
+    worker.tap { begun.pop }
+  end
+
+  def kill_at_random
+    worker = begun do
+      yield
+    rescue EOFError
+      retry
+    end
+    sleep rand / 2000
+    worker.kill.join
+  end
+
+  def cycle
+    @cycle ||= pattern(1 << 20)
+  end
+
+  def produce(writer)
+    total = 0
+    until yield
+      sleep rand / 1000 if rand(20).zero?
+      total += writer.write(cycle.byteslice(total % cycle.bytesize, rand(1..100_000)))
+    end
+    writer.close
+    total
+  end
+
+  # Checks each byte and returns how many came.
+  def consume(reader)
+    total = 0
+    twice = cycle * 2
+    loop do
+      sleep rand / 1000 if rand(20).zero?
+      came = reader.readpartial(65_536)
+      raise "wrong bytes after #{total}" if came != twice.byteslice(total % cycle.bytesize, came.bytesize)
+
+      total += came.bytesize
+    end
+  rescue EOFError
+    total
+  end
+
+  # Yields a file again and again, which meanwhile is closed, its number given to a foreign one, and opened anew.
+  # Returns what is in the foreign one afterwards.
+  def with_changing_files(content, foreign_content, mode, &)
+    Dir.mktmpdir do |dir|
+      paths = %w[good foreign].map { |name| File.join(dir, name) }
+      paths.zip([content, foreign_content]) { |path, bytes| File.binwrite(path, bytes) }
+      @current = File.open(paths.first, mode)
+      user = in_a_thread { use_current(&) }
+      reused = Array.new(1000) { change_current(*paths, mode) }
+      assert_includes reused, true
+      @stop = true
+      value_of(user)
+      @current.close
+      File.binread(paths.last)
+    end
+  end
+
+  def use_current
+    until @stop
+      begin
+        yield @current
+      rescue IOError
+        Thread.pass
+      end
+    end
+  end
+
+  # Whether the foreign file got the number.
+  def change_current(good, foreign, mode)
+    number = @current.fileno
+    @current.close
+    reused = File.open(foreign, mode) do |file|
+      Thread.pass
+      file.fileno == number
+    end
+    @current = File.open(good, mode)
+    Thread.pass
+    reused
+  end
+end
