@@ -2,7 +2,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use io_splice_core::copy::{Copy, Host, Pause, Plan, Side, Waited};
-use io_splice_core::{Call, PrivateFd, refusal, wait_until_ready};
+use io_splice_core::{Call, Errno, PrivateFd, refusal, wait_until_ready};
 use magnus::block::Proc;
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, Value};
@@ -25,8 +25,7 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let progress = if ruby.block_given() { Some(ruby.block_proc()?) } else { None };
 
     let (fd_in, fd_out) = descriptors_for_copy(NAME, input, output)?;
-    let plan = Plan::new(fd_in, fd_out, offset)
-        .map_err(|errno| error::errno(errno, NAME, refusal(Call::Splice, Some(fd_in), fd_out, errno)))?;
+    let plan = Plan::new(fd_in, fd_out, offset).map_err(|errno| error::errno(errno, NAME, None))?;
     let mut copy = Copy::new(plan, len, offset);
     if progress.is_some() {
         copy.report();
@@ -67,7 +66,10 @@ fn run(ruby: &Ruby, copy: &mut Copy, input: End, output: End, progress: Option<P
             }
             Pause::InVain(times) => rest(ruby, times)?,
             Pause::TimedOut(side) => return Err(timed_out(ruby, end_of(side).0.direction())),
-            Pause::Failed(errno) => return Err(error::errno(errno, NAME, None)),
+            Pause::Failed(errno) => {
+                let why = refusal(Call::Splice, Some(fd_in), fd_out, errno);
+                return Err(error::errno(errno, NAME, why.filter(|_| errno == Errno::INVAL)));
+            }
         }
     }
 }

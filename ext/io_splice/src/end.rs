@@ -297,6 +297,9 @@ pub fn descriptors_for_copy<'call>(
     input: End,
     output: End,
 ) -> Result<(BorrowedFd<'call>, BorrowedFd<'call>), Error> {
+    if let (Some(input), Some(output)) = (input.number_if_clear(false), output.number_if_clear(false)) {
+        return Ok((borrow(call, input)?, borrow(call, output)?));
+    }
     settle(call, input, output).map(|(_, fds)| fds)
 }
 

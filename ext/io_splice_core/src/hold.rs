@@ -1,6 +1,8 @@
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl};
+
+use crate::descriptor::Descriptor;
 
 /// What could hold up an attempt on a descriptor, `SPLICE_F_NONBLOCK` or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,41 +19,31 @@ pub enum Hold {
 
 /// Tells what could make an attempt on `fd` block.
 ///
-/// It asks the kernel each time, because a number says nothing: the descriptor may have been closed
-/// and reused since the last call. One `fcntl` is enough for all that Ruby 3 makes itself.
-///
 /// # References
 ///  - [Linux]
 ///
 /// [Linux]: https://man7.org/linux/man-pages/man2/F_GETFL.2const.html
 pub fn hold(fd: BorrowedFd<'_>) -> rustix::io::Result<Hold> {
-    let mode = fcntl_getfl(fd)?;
-    let nonblocking = mode.contains(OFlags::NONBLOCK);
-    // On 64 bits the kernel marks with O_LARGEFILE whatever came from open(2). What has no such mark
-    // came from pipe(2), socket(2), accept(2) and the like, and has no disk behind it.
-    if cfg!(target_pointer_width = "64") && nonblocking && !mode.contains(OFlags::LARGEFILE) {
-        return Ok(Hold::Nothing);
-    }
-    Ok(match FileType::from_raw_mode(fstat(fd)?.st_mode) {
-        FileType::Fifo => Hold::Nothing,
-        FileType::RegularFile | FileType::Directory | FileType::BlockDevice => Hold::Disk,
-        FileType::Socket if nonblocking => Hold::Nothing,
-        FileType::Socket => Hold::Peer,
-        FileType::CharacterDevice if rustix::termios::isatty(fd) => {
-            if nonblocking {
-                Hold::Nothing
-            } else {
-                Hold::Peer
-            }
-        }
-        _ => Hold::Driver,
-    })
+    Ok(hold_of(fd, &Descriptor::look(fd)?))
 }
 
-/// Keeps a descriptor in non-blocking mode, and puts it back into blocking mode when dropped.
+/// As [`hold()`], for a descriptor that has just been looked at.
+pub(crate) fn hold_of(fd: BorrowedFd<'_>, descriptor: &Descriptor) -> Hold {
+    let if_blocking = |hold| if descriptor.is_nonblocking() { Hold::Nothing } else { hold };
+    match descriptor.kind() {
+        FileType::Fifo => Hold::Nothing,
+        FileType::RegularFile | FileType::Directory | FileType::BlockDevice => Hold::Disk,
+        FileType::Socket => if_blocking(Hold::Peer),
+        FileType::CharacterDevice if rustix::termios::isatty(fd) => if_blocking(Hold::Peer),
+        _ => Hold::Driver,
+    }
+}
+
+/// Keeps a descriptor that is in blocking mode in non-blocking mode, until it is dropped.
 ///
 /// The mode belongs to the open file, which other processes may share (an inherited stdin), so
-/// it is changed for the one system call that needs it and no longer.
+/// it is changed for the one system call that needs it and no longer. What it was when this began is not
+/// put back but blocking mode, since it may have been another process that had changed it just then.
 ///
 /// # References
 ///  - [Linux]
@@ -59,21 +51,21 @@ pub fn hold(fd: BorrowedFd<'_>) -> rustix::io::Result<Hold> {
 /// [Linux]: https://man7.org/linux/man-pages/man2/F_GETFL.2const.html
 pub struct Nonblocking<'fd> {
     fd: BorrowedFd<'fd>,
-    before: OFlags,
+    blocking: OFlags,
 }
 
 impl<'fd> Nonblocking<'fd> {
     /// Puts `fd` into non-blocking mode.
     pub fn new(fd: BorrowedFd<'fd>) -> rustix::io::Result<Self> {
-        let before = fcntl_getfl(fd)?;
-        fcntl_setfl(fd, before | OFlags::NONBLOCK)?;
-        Ok(Self { fd, before })
+        let blocking = fcntl_getfl(fd)? - OFlags::NONBLOCK;
+        fcntl_setfl(fd, blocking | OFlags::NONBLOCK)?;
+        Ok(Self { fd, blocking })
     }
 }
 
 impl Drop for Nonblocking<'_> {
     fn drop(&mut self) {
         // It fails only for a descriptor that is not open, and this one is borrowed.
-        let _ = fcntl_setfl(self.fd, self.before);
+        let _ = fcntl_setfl(self.fd, self.blocking);
     }
 }

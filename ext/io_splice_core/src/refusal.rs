@@ -26,9 +26,9 @@ pub fn refusal(
     output: BorrowedFd<'_>,
     errno: Errno,
 ) -> Option<&'static str> {
-    let to = Descriptor::look(output).ok()?;
+    let to = Descriptor::look_closely(output).ok()?;
     let from = match input {
-        Some(input) => Some(Descriptor::look(input).ok()?),
+        Some(input) => Some(Descriptor::look_closely(input).ok()?),
         None => None,
     };
     match (errno, call, from) {

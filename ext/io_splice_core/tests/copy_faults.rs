@@ -277,7 +277,8 @@ impl World {
         match answer {
             Answer::Full => Ok(usize::MAX),
             Answer::Short(bytes) => Ok(bytes),
-            // A pipe of one's own that holds something is always there to be read.
+            // A pipe of one's own that holds something can be read, though a signal may come first.
+            Answer::Fails(Errno::INTR) if sides.is_empty() => Err(Errno::INTR),
             _ if sides.is_empty() => Ok(usize::MAX),
             Answer::InVain if sides.len() == 2 => {
                 self.in_vain += 1;
@@ -815,6 +816,7 @@ fn every_way_is_refused_in_turn_until_only_reading_and_writing_is_left() {
                 for _ in 0..2 {
                     answers.extend(vec![Answer::Short(20_000); pieces]);
                     answers.push(Answer::Fails(refusal));
+                    answers.extend([Answer::Short(1), Answer::Fails(Errno::INTR)]);
                 }
                 check(&Case { answers, ..Case::new(from, to, 300_000) });
             }

@@ -133,13 +133,14 @@ fn nonblocking_sets_the_mode_and_puts_it_back() {
 }
 
 #[test]
-fn nonblocking_leaves_what_already_is() {
+fn nonblocking_ends_in_blocking_mode_though_another_process_has_changed_it_too() {
     let (socket, _peer) = UnixStream::pair().unwrap();
-    set_mode(&socket, Blocking::No);
     let before = fcntl_getfl(&socket).unwrap();
-    let mode = Nonblocking::new(socket.as_fd()).unwrap();
+    let one = Nonblocking::new(socket.as_fd()).unwrap();
+    let other = Nonblocking::new(socket.as_fd()).unwrap();
+    drop(one);
     assert_eq!(fcntl_getfl(&socket), Ok(before));
-    drop(mode);
+    drop(other);
     assert_eq!(fcntl_getfl(&socket), Ok(before));
 }
 

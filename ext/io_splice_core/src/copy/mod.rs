@@ -31,6 +31,9 @@ const CHUNK: usize = 64 << 20;
 /// What one read takes.
 const BUFFER: usize = 128 << 10;
 
+/// Up to so many bytes a copy through memory costs less than the two ways into and out of a pipe.
+const SMALL: u64 = 1 << 10;
+
 /// How much is moved before the caller is told.
 const REPORT: u64 = 1 << 20;
 
@@ -128,7 +131,10 @@ impl Copy {
 
 impl<K: Kernel> Copy<K> {
     /// As [`Copy::new`], with a kernel of one's own.
-    pub fn with_kernel(kernel: K, plan: Plan, len: Option<u64>, offset: Option<u64>) -> Self {
+    pub fn with_kernel(kernel: K, mut plan: Plan, len: Option<u64>, offset: Option<u64>) -> Self {
+        if len.is_some_and(|len| len <= SMALL) && plan.routes[0] == Route::Through {
+            plan.routes = &[Route::ReadWrite];
+        }
         Self {
             kernel,
             plan,
@@ -257,7 +263,7 @@ impl<K: Kernel> Copy<K> {
         }
         let route = self.plan.routes[0];
         let step = match route {
-            Route::CopyFileRange | Route::Sendfile | Route::Splice => {
+            Route::CopyFileRange | Route::Sendfile | Route::Splice | Route::BetweenPipes => {
                 self.move_on(route, input, output, room)
             }
             Route::Through => self.fill_pipe(input, room),
@@ -289,7 +295,9 @@ impl<K: Kernel> Copy<K> {
         };
         match moved {
             // Files in /proc say 0 here, and have something to read.
-            Ok(0) if route != Route::Splice && self.delivered == 0 => Ok(Step::Refused),
+            Ok(0) if self.delivered == 0 && matches!(route, Route::CopyFileRange | Route::Sendfile) => {
+                Ok(Step::Refused)
+            }
             Ok(0) => Ok(Step::Ended),
             Ok(bytes) => {
                 self.took(bytes);

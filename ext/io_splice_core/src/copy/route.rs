@@ -1,10 +1,10 @@
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{FileType, OFlags, tell};
+use rustix::fs::{FileType, tell};
 use rustix::io::Errno;
 
 use crate::descriptor::Descriptor;
-use crate::hold::{Hold, hold};
+use crate::hold::{Hold, hold_of};
 
 /// A way for bytes from one end to the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,9 @@ pub enum Route {
     Sendfile,
     /// Straight, when one end is a pipe.
     Splice,
+    /// From pipe to pipe. There `EINVAL` has one meaning: both are the same pipe, and a copy by any way
+    /// would never end.
+    BetweenPipes,
     /// Through a pipe of the gem's own.
     Through,
     /// Through memory: what works for everything.
@@ -44,7 +47,11 @@ impl Route {
             Errno::PERM,
             Errno::ACCESS,
         ];
-        self != Self::ReadWrite && closed.contains(&errno)
+        match self {
+            Self::ReadWrite => false,
+            Self::BetweenPipes => errno != Errno::INVAL && closed.contains(&errno),
+            _ => closed.contains(&errno),
+        }
     }
 }
 
@@ -62,31 +69,28 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Looks at both ends of a copy that begins at `offset`, or where the input stands. A copy from a pipe
-    /// to itself would never end: `EINVAL`.
+    /// Looks at both ends of a copy that begins at `offset`, or where the input stands.
     pub fn new(
         fd_in: BorrowedFd<'_>,
         fd_out: BorrowedFd<'_>,
         offset: Option<u64>,
     ) -> rustix::io::Result<Self> {
         let (from, to) = (Descriptor::look(fd_in)?, Descriptor::look(fd_out)?);
-        if from.is_pipe() && from.is_same_file(&to) {
-            return Err(Errno::INVAL);
-        }
         let limit = if from.kind() == FileType::RegularFile && from.is_same_file(&to) {
             let start = offset.map_or_else(|| tell(fd_in), Ok)?;
             Some(from.size().saturating_sub(start))
         } else {
             None
         };
-        let (wary_in, wary_out) = (is_wary(fd_in, &from)?, is_wary(fd_out, &to)?);
+        let (wary_in, wary_out) = (is_wary(fd_in, &from), is_wary(fd_out, &to));
         Ok(Self { routes: routes(from.kind(), &to, wary_out), wary_in, wary_out, limit })
     }
 }
 
 fn routes(from: FileType, to: &Descriptor, wary_out: bool) -> &'static [Route] {
-    use Route::{CopyFileRange, ReadWrite, Sendfile, Splice, Through};
+    use Route::{BetweenPipes, CopyFileRange, ReadWrite, Sendfile, Splice, Through};
     match (from, to.kind()) {
+        (FileType::Fifo, FileType::Fifo) => &[BetweenPipes, ReadWrite],
         (_, FileType::Fifo) => &[Splice, ReadWrite],
         _ if to.appends() => &[ReadWrite],
         (FileType::RegularFile, FileType::RegularFile) => &[CopyFileRange, Sendfile, ReadWrite],
@@ -99,10 +103,8 @@ fn routes(from: FileType, to: &Descriptor, wary_out: bool) -> &'static [Route] {
 }
 
 /// Whether an end may hold up the kernel, so that it is asked first whether it is ready.
-fn is_wary(fd: BorrowedFd<'_>, end: &Descriptor) -> rustix::io::Result<bool> {
-    if end.is_pipe() {
-        // Splicing to a pipe never waits; writing to one in blocking mode does.
-        return Ok(!end.mode.contains(OFlags::NONBLOCK));
-    }
-    Ok(matches!(hold(fd)?, Hold::Peer | Hold::Driver))
+fn is_wary(fd: BorrowedFd<'_>, end: &Descriptor) -> bool {
+    // Splicing to a pipe never waits; writing to one in blocking mode does.
+    let pipe_waits = end.is_pipe() && !end.is_nonblocking();
+    pipe_waits || matches!(hold_of(fd, end), Hold::Peer | Hold::Driver)
 }
