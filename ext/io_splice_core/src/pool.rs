@@ -1,6 +1,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Mutex;
 
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 
 use crate::private_fd::PrivateFd;
@@ -8,8 +9,11 @@ use crate::private_fd::PrivateFd;
 /// What is asked for: the most that an unprivileged user gets by default. Capacity is speed.
 const CAPACITY: usize = 1 << 20;
 
+/// What is worth having. A user who has used up their share (`pipe-user-pages-soft`) gets two pages.
+const LEAST: usize = 64 << 10;
+
 /// How many idle pipes are kept. Empty, they hold no memory, but they count against the user's share.
-const KEPT: usize = 8;
+const KEPT: usize = 4;
 
 /// Empty pipes for the next copies.
 ///
@@ -29,7 +33,7 @@ pub struct OwnPipe {
 }
 
 impl OwnPipe {
-    /// Takes an idle pipe or makes one.
+    /// Takes an idle pipe or makes one. `ENOBUFS` when there is only a small one to be had.
     ///
     /// # References
     ///  - [Linux]
@@ -47,6 +51,9 @@ impl OwnPipe {
             .into_iter()
             .find_map(|size| fcntl_setpipe_size(&writer, size).ok())
             .map_or_else(|| fcntl_getpipe_size(&writer), Ok)?;
+        if capacity < LEAST {
+            return Err(Errno::NOBUFS);
+        }
         Ok(Self { reader: PrivateFd::new(reader), writer: PrivateFd::new(writer), capacity })
     }
 

@@ -102,13 +102,13 @@ fn a_pipe_that_was_given_back_is_taken_again() {
 }
 
 #[test]
-fn at_most_eight_are_kept() {
+fn at_most_four_are_kept() {
     let _alone = alone();
     let before = open_descriptors();
     let pipes: Vec<_> = (0..20).map(|_| OwnPipe::take().unwrap()).collect();
     assert_eq!(open_descriptors().len(), before.len() + 40);
     pipes.into_iter().for_each(OwnPipe::give_back);
-    assert_eq!(open_descriptors().len(), before.len() + 16);
+    assert_eq!(open_descriptors().len(), before.len() + 8);
     let pipes: Vec<_> = (0..20).map(|_| OwnPipe::take().unwrap()).collect();
     drop(pipes);
     assert_eq!(open_descriptors(), before);
@@ -166,7 +166,7 @@ fn a_hundred_stuck_copies_do_not_meet() {
         assert_same(&returned, &[*number; 100], "its own bytes");
     }
     drop(copies);
-    assert!(open_descriptors().len() <= before.len() + 16);
+    assert!(open_descriptors().len() <= before.len() + 8);
     for _ in 0..20 {
         assert_next_pipe_is_empty();
     }

@@ -266,8 +266,9 @@ fn somebody_who_wants_to_know_is_told_of_every_mebibyte() {
             let mut copy = Copy::new(plan, None, None);
             copy.report();
             let mut told = vec![0];
+            let mut host = Patient::new();
             loop {
-                match copy.run(input.fd.as_fd(), output.fd.as_fd(), &mut Patient) {
+                match copy.run(input.fd.as_fd(), output.fd.as_fd(), &mut host) {
                     Pause::Done => break,
                     Pause::Progress => told.push(copy.delivered()),
                     Pause::InVain(_) => std::thread::yield_now(),
@@ -353,6 +354,18 @@ fn a_file_copied_onto_itself_where_both_overlap_ends_too() {
     assert_eq!(copies(file.reader(), output, None, None), 200_000);
     assert_eq!(file.content().len(), 200_010);
     assert_same(&file.content()[..10], &pattern()[..10], "what lies before");
+}
+
+#[test]
+fn a_pipe_is_not_copied_into_itself() {
+    let (reader, writer) = pipe();
+    assert_eq!(rustix::io::write(&writer, b"once"), Ok(4));
+    let (end, copy) = copy(&reader, &writer, None, None);
+    assert_eq!((end, copy.delivered(), copy.held()), (Pause::Failed(Errno::INVAL), 0, 0));
+    drop(writer);
+    let mut all = Vec::new();
+    File::from(reader).read_to_end(&mut all).unwrap();
+    assert_eq!(all, b"once");
 }
 
 #[test]

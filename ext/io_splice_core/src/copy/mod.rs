@@ -29,10 +29,10 @@ use crate::pool::OwnPipe;
 const CHUNK: usize = 64 << 20;
 
 /// What one read takes.
-const BUFFER: usize = 128 << 10;
+const BUFFER: usize = 256 << 10;
 
 /// Up to so many bytes a copy through memory costs less than the two ways into and out of a pipe.
-const SMALL: u64 = 1 << 10;
+const SMALL: u64 = 2 << 10;
 
 /// How much is moved before the caller is told.
 const REPORT: u64 = 1 << 20;
@@ -113,6 +113,8 @@ pub struct Copy<K: Kernel = Linux> {
     plan: Plan,
     offset: Option<u64>,
     left: Option<u64>,
+    /// What has left the input, without what was read ahead.
+    taken: u64,
     delivered: u64,
     reported: Option<u64>,
     held: Held,
@@ -139,7 +141,8 @@ impl<K: Kernel> Copy<K> {
             kernel,
             plan,
             offset,
-            left: plan.limit.map_or(len, |limit| Some(limit.min(len.unwrap_or(limit)))),
+            left: len,
+            taken: 0,
             delivered: 0,
             reported: None,
             held: Held::Nothing,
@@ -156,8 +159,8 @@ impl<K: Kernel> Copy<K> {
 
     /// Bytes that somebody has read ahead: they go first, and count.
     pub fn put_first(&mut self, bytes: Vec<u8>) {
-        self.took(bytes.len());
         let all = 0..bytes.len();
+        self.left = self.left.map(|left| left - bytes.len() as u64);
         self.held = Held::Memory(bytes, all);
     }
 
@@ -241,7 +244,9 @@ impl<K: Kernel> Copy<K> {
         let back = held == 0
             || self.offset.is_some()
             || input.is_some_and(|input| self.kernel.seek_back(input, held).is_ok());
-        if !back && self.take_into_memory().is_ok() {
+        if !back {
+            // What a broken page cannot give is lost; the rest is not.
+            let _ = self.take_into_memory();
             if let Held::Memory(buffer, bytes) = std::mem::replace(&mut self.held, Held::Nothing) {
                 return buffer[bytes].to_vec();
             }
@@ -295,7 +300,7 @@ impl<K: Kernel> Copy<K> {
         };
         match moved {
             // Files in /proc say 0 here, and have something to read.
-            Ok(0) if self.delivered == 0 && matches!(route, Route::CopyFileRange | Route::Sendfile) => {
+            Ok(0) if self.taken == 0 && matches!(route, Route::CopyFileRange | Route::Sendfile) => {
                 Ok(Step::Refused)
             }
             Ok(0) => Ok(Step::Ended),
@@ -377,6 +382,7 @@ impl<K: Kernel> Copy<K> {
             }
         };
         match delivered {
+            Ok(0) => Ok(Step::InVain),
             Ok(bytes) => {
                 self.delivered += bytes as u64;
                 self.let_go(bytes);
@@ -410,18 +416,20 @@ impl<K: Kernel> Copy<K> {
         let Held::Pipe(pipe, bytes) = &self.held else { return Ok(()) };
         let mut buffer = vec![0; *bytes];
         let mut filled = 0;
-        while filled < buffer.len() {
+        let mut failed = Ok(());
+        while filled < buffer.len() && failed.is_ok() {
             match self.kernel.read(pipe.reader(), None, &mut buffer[filled..]) {
                 Ok(read) => filled += read,
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno),
+                Err(errno) => failed = Err(errno),
             }
         }
-        let all = 0..buffer.len();
-        if let Held::Pipe(pipe, _) = std::mem::replace(&mut self.held, Held::Memory(buffer, all)) {
+        buffer.truncate(filled);
+        let held = std::mem::replace(&mut self.held, Held::Memory(buffer, 0..filled));
+        if let (Held::Pipe(pipe, _), Ok(())) = (held, failed) {
             self.idle = Some(pipe);
         }
-        Ok(())
+        failed
     }
 
     /// How much of that the output is given in one call. An output in blocking mode that is ready
@@ -432,14 +440,14 @@ impl<K: Kernel> Copy<K> {
 
     /// How much one call may take now.
     fn left_to_take(&self) -> usize {
-        let left = self.left.unwrap_or(u64::MAX).min(CHUNK as u64) as usize;
+        let limit = self.plan.limit.map_or(u64::MAX, |limit| limit - self.taken);
+        let left = self.left.unwrap_or(u64::MAX).min(limit).min(CHUNK as u64) as usize;
         if self.reported.is_some() { left.min(REPORT as usize) } else { left }
     }
 
     fn took(&mut self, bytes: usize) {
-        if let Some(left) = &mut self.left {
-            *left -= bytes as u64;
-        }
+        self.taken += bytes as u64;
+        self.left = self.left.map(|left| left - bytes as u64);
     }
 
     fn report_is_due(&mut self) -> bool {
