@@ -20,8 +20,7 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     error::check_arity(ruby, args.len(), 4..=4)?;
     let input = End::new(ruby, args[0], Direction::In)?;
     let output = End::new(ruby, args[1], Direction::Out)?;
-    let len = if args[2].is_nil() { None } else { Some(number::length(ruby, args[2])? as u64) };
-    let offset = number::offset(ruby, "src_offset", args[3])?;
+    let (len, offset) = numbers(ruby, args[2], args[3])?;
     let progress = if ruby.block_given() { Some(ruby.block_proc()?) } else { None };
 
     let (fd_in, fd_out) = descriptors_for_copy(NAME, input, output)?;
@@ -33,16 +32,29 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     if scheduled() {
         copy.never_block();
     }
+    let mut ended = Ok(());
     if offset.is_none() {
-        copy.put_first(input.take_read_ahead(len.unwrap_or(u64::MAX))?);
+        let (bytes, taken) = input.take_read_ahead(ruby, len.unwrap_or(u64::MAX));
+        copy.put_first(bytes);
+        ended = taken;
     }
-    let ended = run(ruby, &mut copy, input, output, progress);
+    let ended = ended.and_then(|()| run(ruby, &mut copy, input, output, progress));
     if ended.is_err() {
         give_up(ruby, &mut copy, input, output);
     }
     keep_alive(&input);
     keep_alive(&output);
     ended.map(|()| copy.delivered().into_value_with(ruby))
+}
+
+/// `check_copy(len, src_offset)`: raises what `copy_between` would raise because of them.
+pub fn check_copy(ruby: &Ruby, len: Value, offset: Value) -> Result<(), Error> {
+    numbers(ruby, len, offset).map(drop)
+}
+
+fn numbers(ruby: &Ruby, len: Value, offset: Value) -> Result<(Option<u64>, Option<u64>), Error> {
+    let len = if len.is_nil() { None } else { Some(number::length(ruby, len)? as u64) };
+    Ok((len, number::offset(ruby, "src_offset", offset)?))
 }
 
 fn run(ruby: &Ruby, copy: &mut Copy, input: End, output: End, progress: Option<Proc>) -> Result<(), Error> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 use io_splice_core::{Errno, Step};
 use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::value::ReprValue;
-use magnus::{Error, RString, Ruby, TryConvert, Value};
+use magnus::{Error, Ruby, TryConvert, Value};
 use rb_sys::{VALUE, rb_io_t};
 
 use crate::{error, number};
@@ -54,36 +54,70 @@ impl End {
         self.direction
     }
 
-    /// Takes out of Ruby's read buffer what was read ahead, at most `len` bytes.
-    pub fn take_read_ahead(self, len: u64) -> Result<Vec<u8>, Error> {
+    /// Takes out of Ruby's read buffer what was read ahead, at most `len` bytes. What is there comes also with
+    /// an error, so that it is not lost.
+    pub fn take_read_ahead(self, ruby: &Ruby, len: u64) -> (Vec<u8>, Result<(), Error>) {
         let mut taken = Vec::new();
-        let Kind::Io(io) = self.kind else { return Ok(taken) };
+        let Kind::Io(io) = self.kind else { return (taken, Ok(())) };
         // SAFETY: `io` is an IO.
         let io = unsafe { Value::from_raw(io) };
-        while (taken.len() as u64) < len {
+        let mut result = Ok(());
+        while (taken.len() as u64) < len && result.is_ok() {
             // SAFETY: `open_file` gives a valid pointer, and the GVL is held.
             let pending =
                 self.open_file().is_some_and(|file| unsafe { rb_sys::rb_io_read_pending(file) != 0 });
             if !pending {
                 break;
             }
-            // While bytes are there, readpartial gives those and asks nobody for more.
-            let bytes: RString = io.funcall("readpartial", ((len - taken.len() as u64).min(1 << 20),))?;
-            // SAFETY: the string is new, and copied before Ruby runs again.
-            taken.extend_from_slice(unsafe { bytes.as_slice() });
+            // While bytes are there, readpartial gives those and asks nobody for more. An interrupt may come
+            // when it has taken them already: then they are in the string.
+            let string = ruby.str_buf_new(0);
+            let most = (len - taken.len() as u64).min(1 << 20);
+            result = io.funcall::<_, _, Value>("readpartial", (most, string)).map(drop);
+            // SAFETY: the string is ours, and copied before Ruby runs again.
+            taken.extend_from_slice(unsafe { string.as_slice() });
         }
-        Ok(taken)
+        (taken, result)
     }
 
-    /// Puts bytes back in front of those that this input has still to give; a number cannot take them.
-    pub fn put_back(self, ruby: &Ruby, bytes: &[u8]) -> Result<(), Error> {
-        match self.kind {
-            // SAFETY: `io` is an IO.
-            Kind::Io(io) => unsafe { Value::from_raw(io) }
-                .funcall::<_, _, Value>("ungetbyte", (ruby.str_from_slice(bytes),))
-                .map(drop),
-            Kind::Number(_) => Ok(()),
+    /// Puts bytes back in front of those that this input has still to give, for Ruby to read; a number has
+    /// no place for them.
+    #[cfg(not(ruby_gte_4_0))]
+    pub fn put_back(self, _ruby: &Ruby, bytes: &[u8]) -> Result<(), Error> {
+        let Some(file) = self.open_file() else { return Ok(()) };
+        // SAFETY: `open_file` gives a valid pointer, and the GVL is held.
+        let buffer = unsafe { &mut (*file).rbuf };
+        let mut all = bytes.to_vec();
+        if buffer.len > 0 {
+            // SAFETY: the buffer holds `len` bytes from `off` on.
+            all.extend_from_slice(unsafe {
+                std::slice::from_raw_parts(buffer.ptr.add(buffer.off as usize).cast(), buffer.len as usize)
+            });
         }
+        if all.len() > buffer.capa as usize {
+            let mut larger = std::ptr::null_mut();
+            // Ruby's `ungetbyte` refuses what is larger than the buffer that is there. That one is not freed,
+            // because another thread may be reading into it without the GVL.
+            protect(|| {
+                // SAFETY: for want of memory it raises. Ruby frees it with the IO.
+                larger = unsafe { rb_sys::ruby_xmalloc(all.len() as _) };
+                rb_sys::Qnil as VALUE
+            })?;
+            (buffer.ptr, buffer.capa) = (larger.cast(), all.len() as i32);
+        }
+        // SAFETY: the buffer has room for all of it.
+        unsafe { std::ptr::copy_nonoverlapping(all.as_ptr(), buffer.ptr.cast(), all.len()) };
+        (buffer.off, buffer.len) = (0, all.len() as i32);
+        Ok(())
+    }
+
+    /// As far as Ruby's `ungetbyte` takes them.
+    #[cfg(ruby_gte_4_0)]
+    pub fn put_back(self, ruby: &Ruby, bytes: &[u8]) -> Result<(), Error> {
+        let Kind::Io(io) = self.kind else { return Ok(()) };
+        // SAFETY: `io` is an IO.
+        let io = unsafe { Value::from_raw(io) };
+        io.funcall::<_, _, Value>("ungetbyte", (ruby.str_from_slice(bytes),)).map(drop)
     }
 
     /// The IO, or for a number a new IO that leaves the descriptor alone: something to wait with.

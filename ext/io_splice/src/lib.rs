@@ -45,6 +45,7 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
         "vmsplice" => vmsplice::vmsplice,
     }
     splice.define_singleton_method("copy_between", function!(copy::copy_between, -1))?;
+    splice.define_singleton_method("check_copy", function!(copy::check_copy, 2))?;
     splice.define_singleton_method("close_after_fork", function!(io_splice_core::close_after_fork, 0))?;
     io.define_method("pipe_size", method!(pipe_size::get, 0))?;
     io.define_method("pipe_size=", method!(pipe_size::set, 1))?;

@@ -6,21 +6,25 @@ class IO
     # opened, and objects that transform what passes through them are used through their own methods.
     # @private
     module Copying
-      # Ruby's own, also when core_ext has put this gem in its place. It knows how to use objects.
-      COPY_STREAM = IO.method(:copy_stream)
-
-      # Passes on what is written, and tells how much it was.
-      class Counter
-        attr_reader :copied
-
-        def initialize(target, progress)
+      # Stands before an object that is written to. What the object does not take goes back into the IO that it
+      # was read from; what it takes is told.
+      class Target
+        def initialize(target, source, progress)
           @target = target
+          @source = source
           @progress = progress
           @copied = 0
         end
 
         def write(bytes)
-          @target.write(bytes).tap { |written| @progress.call(@copied += written) }
+          begin
+            written = @target.write(bytes)
+          rescue Exception # rubocop:disable Lint/RescueException -- whatever it is, no byte may be lost
+            @source&.ungetbyte(bytes)
+            raise
+          end
+          @progress&.call(@copied += written)
+          written
         end
       end
 
@@ -32,8 +36,9 @@ class IO
         return Splice.copy_between(src, dst, len, src_offset, &progress) if src.is_a?(IO) && dst.is_a?(IO)
         return copy_objects(src, dst, len, src_offset, &progress) unless descriptor?(src) && descriptor?(dst)
 
-        open(src, File::RDONLY) do |input|
-          open(dst, File::WRONLY | File::CREAT | File::TRUNC) do |output|
+        Splice.check_copy(len, src_offset) # before a file is emptied
+        opened(src, File::RDONLY) do |input|
+          opened(dst, File::WRONLY | File::CREAT | File::TRUNC) do |output|
             Splice.copy_between(input, output, len, src_offset, &progress)
           end
         end
@@ -41,33 +46,52 @@ class IO
 
       # Whether the bytes are those of a descriptor, and not of an object's own making.
       def descriptor?(end_)
-        case end_
-        when IO, Integer, String then true
-        when ARGF.class then false
-        else
-          end_.respond_to?(:to_path) ||
-            (end_.respond_to?(:to_io) && %i[readpartial read write].none? { |name| end_.respond_to?(name) })
-        end
+        end_.is_a?(Integer) || file?(end_) || only_to_io?(end_)
+      end
+
+      # What Ruby's own copy_stream uses by its descriptor.
+      def file?(end_)
+        end_.is_a?(IO) || end_.is_a?(String) || end_.respond_to?(:to_path)
+      end
+
+      def only_to_io?(end_)
+        end_.respond_to?(:to_io) && %i[readpartial read write].none? { |name| end_.respond_to?(name) }
       end
 
       # Yields what is to be copied from or to; closes only what it opened.
-      def open(end_, mode, &)
+      def opened(end_, mode, &)
         return yield end_ if end_.is_a?(IO) || end_.is_a?(Integer)
         return yield end_.to_io if end_.respond_to?(:to_io)
 
         File.open(end_, mode | File::BINARY, &)
       end
 
+      # Ruby knows how to use objects.
       def copy_objects(src, dst, len, src_offset, &progress)
-        return COPY_STREAM.call(src, dst, len, src_offset) unless progress
-
-        open_for_object(dst) do |target|
-          COPY_STREAM.call(src, Counter.new(target, progress), len, src_offset).tap(&progress)
+        src = io_of(src)
+        open_target(dst) do |target|
+          source = src if src.is_a?(IO) && src_offset.nil?
+          target = Target.new(target, source, progress) unless target.is_a?(IO) && progress.nil?
+          rubys_own.call(src, target, len, src_offset).tap { |copied| progress&.call(copied) }
         end
       end
 
-      def open_for_object(dst, &)
-        descriptor?(dst) ? open(dst, File::WRONLY | File::CREAT | File::TRUNC, &) : yield(dst)
+      def open_target(dst, &)
+        descriptor?(dst) ? opened(io_of(dst), File::WRONLY | File::CREAT | File::TRUNC, &) : yield(dst)
+      end
+
+      def io_of(end_)
+        case end_
+        when Integer then IO.for_fd(end_, autoclose: false).tap { |io| io.sync = true }
+        else only_to_io?(end_) ? end_.to_io : end_
+        end
+      end
+
+      # Ruby's own copy_stream, also when core_ext has put this gem in its place.
+      def rubys_own
+        own = IO.method(:copy_stream)
+        own = own.super_method while own.owner.name == "IO::Splice::CoreExt"
+        own
       end
     end
     private_constant :Copying

@@ -19,7 +19,17 @@ class IO
       # @raise [SystemCallError, IOError, ArgumentError, TypeError] as Ruby's own
       # @see Splice.copy_stream
       def copy_stream(src, dst, copy_length = nil, src_offset = nil)
+        return super unless Copying.file?(src) && Copying.file?(dst) && plain?(copy_length) && plain?(src_offset)
+
+        dst.to_io.binmode if dst.respond_to?(:to_io)
         Copying.copy(src, dst, copy_length, src_offset)
+      end
+
+      private
+
+      # A number that Ruby and this gem understand in the same way.
+      def plain?(number)
+        number.nil? || (number.is_a?(Integer) && number.between?(0, (2**63) - 1))
       end
     end
   end
