@@ -1,0 +1,641 @@
+# frozen_string_literal: true
+
+require "test_helper"
+require "io/nonblock"
+require "stringio"
+require "support/select_scheduler"
+
+class TestCopyInterrupts < Minitest::Test
+  KINDS = %i[pipe tcp unix].freeze
+  PAIRS = KINDS.product(KINDS).freeze
+  SIZE = 1_000_000
+  Stop = Class.new(StandardError)
+
+  def setup
+    fill_the_pool
+    @threads = []
+    super
+  end
+
+  def teardown
+    super
+  ensure
+    @threads.each { |thread| ended(thread) }
+  end
+
+  # At random moments: what has arrived and what is left are together all there was.
+
+  PAIRS.each do |from, to|
+    define_method "test_raise_at_random_moments_loses_nothing_from_#{from}_to_#{to}" do
+      40.times { stopped_at_random(from, to) { |copy| copy.raise(Stop) } }
+    end
+
+    define_method "test_kill_at_random_moments_loses_nothing_from_#{from}_to_#{to}" do
+      40.times { stopped_at_random(from, to) { |copy, _| copy.kill } }
+    end
+
+    define_method "test_closing_the_target_at_random_moments_loses_nothing_from_#{from}_to_#{to}" do
+      40.times { stopped_at_random(from, to) { |_, _, target| target.close } }
+    end
+
+    define_method "test_closing_the_source_at_random_moments_leaves_a_whole_prefix_from_#{from}_to_#{to}" do
+      40.times { stopped_at_random(from, to) { |_, source| source.close } }
+    end
+  end
+
+  def test_timeouts_at_random_moments_lose_nothing
+    PAIRS.each do |from, to|
+      20.times do
+        source = source(from)
+        target, arrived = slow_target(to)
+        begin
+          Timeout.timeout((rand * 0.004) + 0.0001) { IO::Splice.copy_stream(source, target) }
+        rescue Timeout::Error
+          nil
+        end
+        target.close
+        assert_whole(value_of(arrived), source)
+      end
+    end
+  end
+
+  def test_a_stopped_copy_can_be_taken_up_again_and_again
+    PAIRS.each do |from, to|
+      source = source(from)
+      target, arrived = slow_target(to)
+      loop do
+        copy = thread { IO::Splice.copy_stream(source, target) }
+        sleep(rand * 0.003)
+        copy.raise(Stop)
+        value_of(copy)
+        break
+      rescue Stop
+        next
+      end
+      target.close
+      assert_bytes pattern(SIZE), value_of(arrived) + source.read
+    end
+  end
+
+  def test_raise_at_random_moments_does_not_lose_what_was_read_ahead
+    1500.times do |number|
+      reader, writer = UNIXSocket.pair
+      out, target = UNIXSocket.pair
+      reader.ungetbyte(pattern(100_000))
+      arrived = thread { out.read }
+      copy = thread { IO::Splice.copy_stream(reader, target) }
+      rand(2000).times { nil }
+      Thread.pass if number.odd?
+      copy.raise(Stop)
+      join_stopped(copy)
+      [writer, target].each(&:close)
+      assert_bytes pattern(100_000), value_of(arrived) + reader.read
+    ensure
+      [reader, writer, out, target].each(&:close)
+    end
+  end
+
+  def test_a_stopped_copy_with_a_length_leaves_the_rest
+    PAIRS.each do |from, to|
+      10.times do
+        source = source(from)
+        target, arrived = slow_target(to)
+        copy = thread { IO::Splice.copy_stream(source, target, SIZE / 2) }
+        sleep(rand * 0.003)
+        copy.raise(Stop)
+        join_stopped(copy)
+        target.close
+        assert_whole(value_of(arrived), source)
+      end
+    end
+  end
+
+  def test_files_too_stand_behind_what_has_arrived
+    KINDS.each do |to|
+      10.times do
+        source = tempfile(pattern(3_000_000))
+        target, arrived = slow_target(to)
+        copy = thread { IO::Splice.copy_stream(source, target) }
+        sleep(rand * 0.003)
+        copy.kill
+        guarded { copy.join }
+        position = source.pos
+        target.close
+        arrived = value_of(arrived)
+        assert_equal arrived.bytesize, position
+        assert_bytes pattern(position), arrived
+      end
+    end
+  end
+
+  # Waiting for the one end or the other
+
+  def test_waiting_for_input_ends_at_once
+    PAIRS.each do |from, to|
+      reader, writer = pair(from)
+      out, target = pair(to)
+      copy = waiting_for_input(reader, target)
+      copy.raise(Stop)
+      assert_raises(Stop) { value_of(copy) }
+      copy = waiting_for_input(reader, target)
+      copy.kill
+      assert_nil value_of(copy)
+      assert_raises(Timeout::Error) { Timeout.timeout(0.01) { IO::Splice.copy_stream(reader, target) } }
+      writer.write("still there")
+      assert_equal 11, copy_stream(reader, target, 11)
+      assert_equal "still there", out.read(11)
+    end
+  end
+
+  def test_waiting_for_output_ends_at_once
+    PAIRS.each do |from, to|
+      reader, writer = pair(from)
+      out, target = pair(to)
+      filled = fill_up(target)
+      writer.write("still there")
+      %i[raise kill].each do |stop|
+        copy = until_taken(reader, thread { IO::Splice.copy_stream(reader, target) })
+        stop == :raise ? copy.raise(Stop) : copy.kill
+        join_stopped(copy)
+        refute_predicate copy, :alive?
+      end
+      assert_raises(Timeout::Error) { Timeout.timeout(0.01) { IO::Splice.copy_stream(reader, target) } }
+      assert_equal "still there", reader.readpartial(100)
+      target.close
+      assert_equal filled, out.read.bytesize
+    end
+  end
+
+  def test_closing_an_end_while_the_copy_waits_for_input
+    PAIRS.each do |from, to|
+      %i[source target].each do |end_|
+        reader, writer = pair(from)
+        _, target = pair(to)
+        copy = waiting_for_input(reader, target)
+        guarded { end_ == :source ? reader.close : target.close }
+        assert_raises(IOError) { value_of(copy) }
+        writer.close
+      end
+    end
+  end
+
+  def test_closing_an_end_while_the_copy_waits_for_output
+    PAIRS.each do |from, to|
+      %i[source target].each do |end_|
+        reader, writer = pair(from)
+        out, target = pair(to)
+        filled = fill_up(target)
+        writer.write("still there")
+        copy = until_taken(reader, thread { IO::Splice.copy_stream(reader, target) })
+        guarded { end_ == :source ? reader.close : target.close }
+        assert_raises(IOError) { value_of(copy) }
+        assert_equal "still there", reader.readpartial(100) unless reader.closed?
+        target.close
+        assert_equal filled, out.read.bytesize
+      end
+    end
+  end
+
+  def test_ends_in_blocking_mode_can_be_interrupted
+    PAIRS.each do |from, to|
+      reader, writer = pair(from)
+      out, target = pair(to)
+      filled = fill_up(target)
+      reader.nonblock = target.nonblock = false
+      copy = waiting_for_input(reader, target)
+      copy.kill
+      guarded { copy.join }
+      writer.write("still there")
+      copy = until_asleep(thread { IO::Splice.copy_stream(reader, target) })
+      copy.kill
+      guarded { copy.join }
+      assert_equal "still there", reader.readpartial(100)
+      target.close
+      assert_equal filled, out.read.bytesize
+    end
+  end
+
+  def test_signals_run_their_handlers_and_the_copy_goes_on
+    signals = 0
+    handler = trap(:USR1) { signals += 1 }
+    source = source(:tcp)
+    target, arrived = slow_target(:unix)
+    kicks = thread { 200.times { Process.kill(:USR1, Process.pid) && sleep(0.0001) } }
+    assert_equal SIZE, copy_stream(source, target)
+    kicks.join
+    target.close
+    assert_bytes pattern(SIZE), value_of(arrived)
+    assert_operator signals, :>, 0
+  ensure
+    trap(:USR1, handler)
+  end
+
+  def test_a_handler_may_end_the_copy
+    reader, writer = pipe
+    _, target = unix_pair
+    handler = trap(:USR1) { raise Stop }
+    kick = thread do
+      until_asleep(Thread.main)
+      Process.kill(:USR1, Process.pid)
+    end
+    assert_raises(Stop) { guarded { IO::Splice.copy_stream(reader, target) } }
+    kick.join
+    writer.write("x")
+    assert_equal "x", reader.readpartial(10)
+  ensure
+    trap(:USR1, handler)
+  end
+
+  def test_io_timeouts_are_honoured
+    skip "Ruby 3.2" unless IO.method_defined?(:timeout=)
+    reader, writer = pipe
+    out, target = unix_pair
+    reader.timeout = 0.01
+    assert_raises(IO::TimeoutError) { guarded { IO::Splice.copy_stream(reader, target) } }
+    filled = fill_up(target)
+    target.timeout = 0.01
+    writer.write("still there")
+    assert_raises(IO::TimeoutError) { guarded { IO::Splice.copy_stream(reader, target) } }
+    assert_equal "still there", reader.readpartial(100)
+    target.close
+    assert_equal filled, out.read.bytesize
+  end
+
+  # Isolation
+
+  def test_a_stuck_copy_never_leaves_its_bytes_to_the_next_one
+    PAIRS.each do |from, to|
+      20.times do |number|
+        stuck, writer = pair(from)
+        out, target = pair(to)
+        filled = fill_up(target)
+        writer.write("foreign" * 1000)
+        copy = until_taken(stuck, thread { IO::Splice.copy_stream(stuck, target) })
+        copy.kill
+        guarded { copy.join }
+        assert_next_copy_is_clean(from, to)
+        if number.even?
+          writer.close
+          assert_equal "foreign" * 1000, stuck.read
+        end
+        target.close
+        assert_equal filled, out.read.bytesize
+        [stuck, writer, out].each(&:close)
+      end
+    end
+  end
+
+  def test_a_copy_whose_reader_has_gone_leaves_nothing_to_the_next_one
+    PAIRS.each do |from, to|
+      20.times do
+        source, writer = pair(from)
+        out, target = pair(to)
+        fill_up(target)
+        writer.write("foreign" * 1000)
+        writer.close
+        copy = until_taken(source, thread { IO::Splice.copy_stream(source, target) })
+        out.close
+        assert_raises(Errno::EPIPE, Errno::ECONNRESET) { value_of(copy) }
+        assert_next_copy_is_clean(from, to)
+        assert_equal "foreign" * 1000, source.read
+        [source, target].each(&:close)
+      end
+    end
+  end
+
+  def test_fifty_copies_at_once
+    copies = Array.new(50) do |index|
+      from, to = PAIRS[index % PAIRS.size]
+      source = source(from, "#{index}:#{pattern(200_000)}".b)
+      target, arrived = slow_target(to)
+      [thread { IO::Splice.copy_stream(source, target) }, target, arrived]
+    end
+    copies.each_with_index do |(copy, target, arrived), index|
+      expected = "#{index}:#{pattern(200_000)}".b
+      assert_equal expected.bytesize, value_of(copy)
+      target.close
+      assert_bytes expected, value_of(arrived)
+    end
+  end
+
+  def test_a_child_copies_while_the_parent_is_in_the_middle_of_a_copy
+    PAIRS.each do |from, to|
+      reader, writer = pair(from)
+      out, target = pair(to)
+      filled = fill_up(target)
+      writer.write("of the parent")
+      copy = until_taken(reader, thread { IO::Splice.copy_stream(reader, target) })
+      pid = fork { exit!(child_copies? ? 0 : 1) }
+      assert_predicate guarded { Process.wait2(pid).last }, :success?
+      writer.close
+      arrived = thread { out.read }
+      assert_equal 13, value_of(copy)
+      target.close
+      assert_equal "of the parent", value_of(arrived).byteslice(filled..)
+    end
+  end
+
+  def test_a_child_has_none_of_the_gems_descriptors
+    reader, writer = unix_pair
+    _, target = unix_pair
+    fill_up(target)
+    writer.write("of the parent")
+    copy = until_taken(reader, thread { IO::Splice.copy_stream(reader, target) })
+    r, w = pipe
+    pid = fork do
+      own = ObjectSpace.each_object(IO).filter_map { |io| io.fileno unless io.closed? }
+      links = Dir.children("/proc/self/fd").map(&:to_i) - own
+      w.puts(links.count { |fd| File.ftype("/proc/self/fd/#{fd}") == "fifo" rescue false }) # rubocop:disable Style/RescueModifier
+      w.close
+      exit!(0)
+    end
+    w.close
+    assert_equal "0", guarded { r.read }.chomp
+    Process.wait(pid)
+    copy.kill
+    guarded { copy.join }
+  end
+
+  # Ractors
+
+  def test_a_ractor_copies_between_numbers_and_paths_and_ios_of_its_own
+    source = source(:unix)
+    target, arrived = slow_target(:tcp)
+    copied, version = ractor(source.fileno, target.fileno) do |from, to|
+      r, w = IO.pipe
+      IO::Splice.copy_stream("/proc/version", w)
+      w.close
+      arrived_here = r.read
+      r.close
+      [IO::Splice.copy_stream(from, to), arrived_here]
+    end
+    assert_equal SIZE, copied
+    assert_equal File.read("/proc/version"), version
+    target.close
+    assert_bytes pattern(SIZE), value_of(arrived)
+  end
+
+  def test_a_ractor_copies_to_an_object
+    version = ractor do
+      into = StringIO.new
+      IO::Splice.copy_stream("/proc/version", into)
+      into.string
+    end
+    assert_equal File.read("/proc/version"), version
+  end
+
+  # Fibers
+
+  def test_other_fibers_run_while_a_copy_waits
+    PAIRS.each do |from, to|
+      reader, writer = pair(from)
+      out, target = pair(to)
+      copied = nil
+      arrived = +"".b
+      with_scheduler do
+        Fiber.schedule do
+          copied = IO::Splice.copy_stream(reader, target)
+          target.close
+        end
+        Fiber.schedule do
+          pattern(SIZE).each_char.each_slice(50_000) { |slice| writer.write(slice.join) }
+          writer.close
+        end
+        Fiber.schedule { nil while (bytes = out.read(10_000)) && (arrived << bytes) }
+      end
+      assert_equal SIZE, copied
+      assert_bytes pattern(SIZE), arrived
+    end
+  end
+
+  def test_ends_in_blocking_mode_do_not_hold_up_other_fibers
+    PAIRS.each do |from, to|
+      reader, writer = pair(from)
+      out, target = pair(to)
+      reader.nonblock = target.nonblock = false
+      copied = nil
+      arrived = +"".b
+      with_scheduler do
+        Fiber.schedule do
+          copied = IO::Splice.copy_stream(reader, target)
+          target.close
+        end
+        Fiber.schedule do
+          writer.write(pattern(SIZE))
+          writer.close
+        end
+        Fiber.schedule { nil while (bytes = out.read(10_000)) && (arrived << bytes) }
+      end
+      assert_equal SIZE, copied
+      assert_bytes pattern(SIZE), arrived
+    end
+  end
+
+  def test_many_fibers_copy_at_once
+    arrived = Array.new(20) { +"".b }
+    with_scheduler do
+      arrived.each_with_index do |into, index|
+        from, to = PAIRS[index % PAIRS.size]
+        reader, writer = pair(from)
+        out, target = pair(to)
+        Fiber.schedule { IO::Splice.copy_stream(reader, target) && target.close }
+        Fiber.schedule { writer.write("#{index}:#{pattern(SIZE)}") && writer.close }
+        Fiber.schedule { nil while (bytes = out.read(20_000)) && (into << bytes) }
+      end
+    end
+    arrived.each_with_index { |bytes, index| assert_bytes "#{index}:#{pattern(SIZE)}".b, bytes }
+  end
+
+  def test_a_timeout_in_a_fiber_loses_nothing
+    PAIRS.each do |from, to|
+      reader, writer = pair(from)
+      out, target = pair(to)
+      filled = fill_up(target)
+      writer.write("still there")
+      timed_out = false
+      with_scheduler do
+        Fiber.schedule do
+          Timeout.timeout(0.02) { IO::Splice.copy_stream(reader, target) }
+        rescue Timeout::Error
+          timed_out = true
+        end
+      end
+      assert timed_out
+      assert_equal "still there", reader.readpartial(100)
+      target.close
+      assert_equal filled, out.read.bytesize
+    end
+  end
+
+  private
+
+  # The gem keeps up to eight idle pipes for the next copies. With all of them there, none comes later.
+  def fill_the_pool
+    pairs = Array.new(8) { UNIXSocket.pair + UNIXSocket.pair }
+    copies = pairs.map do |_, source, target, _|
+      until_asleep(Thread.new { IO::Splice.copy_stream(source, target) })
+    end
+    pairs.each { |peer,| peer.close }
+    copies.each(&:join)
+    pairs.flatten.each(&:close)
+  end
+
+  def pair(kind)
+    case kind
+    when :pipe then pipe.each(&:binmode)
+    when :tcp then tcp_pair
+    when :unix then unix_pair
+    end
+  end
+
+  # TCP goes on moving bytes into the peer's buffer for a while.
+  def fill_up(writer)
+    total = fill(writer)
+    loop do
+      writer.wait_writable(0.01)
+      more = fill(writer)
+      return total if more.zero?
+
+      total += more
+    end
+  end
+
+  # Ends that hold little, so that a copy is in the middle for most of its time.
+  def narrow(kind)
+    pair(kind).each do |io|
+      next io.fcntl(IO::Splice::F_SETPIPE_SZ, 16_384) if kind == :pipe
+
+      # A segment on the loopback has up to 64 KiB, and TCP is slow when not even two fit.
+      io.setsockopt(:SOCKET, :SNDBUF, kind == :tcp ? 65_536 : 8192)
+      io.setsockopt(:SOCKET, :RCVBUF, kind == :tcp ? 131_072 : 8192)
+    end
+  end
+
+  def source(kind, bytes = pattern(SIZE))
+    reader, writer = narrow(kind)
+    @threads << thread do
+      writer.write(bytes)
+    rescue Errno::EPIPE, Errno::ECONNRESET
+      nil
+    ensure
+      writer.close
+    end
+    reader
+  end
+
+  # A target that is slow to take what it gets, and the thread that has what arrived; the block is called
+  # when it is `much`.
+  def slow_target(kind, much = 0)
+    reader, writer = narrow(kind)
+    arrived = thread do
+      bytes = +"".b
+      while reader.wait_readable && !reader.eof?
+        bytes << reader.readpartial(20_000)
+        yield if block_given? && bytes.bytesize >= much
+        Thread.pass
+      end
+      reader.close
+      bytes
+    end
+    @threads << arrived
+    [writer, arrived]
+  end
+
+  def stopped_at_random(from, to)
+    source = source(from)
+    now = Thread::Queue.new
+    target, arrived = slow_target(to, rand(SIZE)) { now << true }
+    copy = thread { IO::Splice.copy_stream(source, target) }
+    guarded { now.pop }
+    guarded { yield copy, source, target }
+    join_stopped(copy)
+    target.close
+    assert_whole(value_of(arrived), source)
+    source.close
+  end
+
+  # The fixture has closed what the thread worked with.
+  def ended(thread)
+    guarded { thread.join }
+  rescue IOError, SystemCallError
+    nil
+  end
+
+  def copy_stream(...)
+    guarded { IO::Splice.copy_stream(...) }
+  end
+
+  def value_of(thread)
+    guarded { thread.value }
+  end
+
+  def join_stopped(copy)
+    guarded { copy.join }
+  rescue Stop, IOError
+    nil
+  end
+
+  def assert_whole(arrived, source)
+    return assert_bytes(pattern(SIZE).byteslice(0, arrived.bytesize), arrived) if source.closed?
+
+    assert_bytes pattern(SIZE), arrived + guarded { source.read }
+  end
+
+  def assert_bytes(expected, actual)
+    return if expected == actual
+
+    differs = (0...[expected.bytesize, actual.bytesize].min).find { |at| expected.getbyte(at) != actual.getbyte(at) }
+    flunk "#{expected.bytesize} bytes expected, #{actual.bytesize} got, the first that differs is #{differs.inspect}"
+  end
+
+  def waiting_for_input(reader, target)
+    until_asleep(thread { IO::Splice.copy_stream(reader, target) })
+  end
+
+  # Returns once the copy waits for its output: with the bytes of the source, or for leave to take them.
+  def until_taken(source, copy)
+    until_asleep(copy)
+    tries = 0
+    Thread.pass while source.wait_readable(0) && (tries += 1) < 1000
+    copy
+  end
+
+  def assert_next_copy_is_clean(from, to)
+    source = source(from, pattern(5000))
+    target, arrived = slow_target(to)
+    assert_equal 5000, copy_stream(source, target)
+    target.close
+    assert_bytes pattern(5000), value_of(arrived)
+    source.close
+  end
+
+  def child_copies?
+    PAIRS.all? do |from, to|
+      reader, writer = pair(from)
+      out, target = pair(to)
+      writer.write("of the child")
+      writer.close
+      copied = IO::Splice.copy_stream(reader, target)
+      target.close
+      copied == 12 && out.read == "of the child"
+    end
+  end
+
+  def ractor(*args, &)
+    experimental = Warning[:experimental]
+    Warning[:experimental] = false
+    ractor = Ractor.new(*args, &)
+    guarded { ractor.respond_to?(:value) ? ractor.value : ractor.take }
+  ensure
+    Warning[:experimental] = experimental
+  end
+
+  def with_scheduler
+    guarded do
+      thread do
+        Fiber.set_scheduler(SelectScheduler.new)
+        yield
+      end.value
+    end
+  end
+end
