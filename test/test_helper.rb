@@ -9,6 +9,9 @@ require "tempfile"
 require "timeout"
 require "tmpdir"
 
+# In Ruby 3.1 an encoding that is loaded after there has been a Ractor is a deadlock.
+%w[UTF-16 UTF-16LE].each { |encoding| "x".encode(encoding) }
+
 Thread.report_on_exception = false
 
 # What every test has at hand. Nothing here measures time; the one limit is a guard against hanging.
