@@ -160,9 +160,7 @@ class TestCopyInterrupts < Minitest::Test
         refute_predicate copy, :alive?
       end
       assert_raises(Timeout::Error) { Timeout.timeout(0.01) { IO::Splice.copy_stream(reader, target) } }
-      assert_equal "still there", reader.readpartial(100)
-      target.close
-      assert_equal filled, out.read.bytesize
+      assert_still_there(reader, writer, out, target, filled)
     end
   end
 
@@ -189,9 +187,7 @@ class TestCopyInterrupts < Minitest::Test
         copy = until_taken(reader, thread { IO::Splice.copy_stream(reader, target) })
         guarded { end_ == :source ? reader.close : target.close }
         assert_raises(IOError) { value_of(copy) }
-        assert_equal "still there", reader.readpartial(100) unless reader.closed?
-        target.close
-        assert_equal filled, out.read.bytesize
+        assert_still_there(reader, writer, out, target, filled)
       end
     end
   end
@@ -209,9 +205,7 @@ class TestCopyInterrupts < Minitest::Test
       copy = until_asleep(thread { IO::Splice.copy_stream(reader, target) })
       copy.kill
       guarded { copy.join }
-      assert_equal "still there", reader.readpartial(100)
-      target.close
-      assert_equal filled, out.read.bytesize
+      assert_still_there(reader, writer, out, target, filled)
     end
   end
 
@@ -579,6 +573,15 @@ class TestCopyInterrupts < Minitest::Test
     return assert_bytes(pattern(SIZE).byteslice(0, arrived.bytesize), arrived) if source.closed?
 
     assert_bytes pattern(SIZE), arrived + guarded { source.read }
+  end
+
+  # A socket that was full may have room a little later, so the bytes are either there or still in the source.
+  def assert_still_there(reader, writer, out, target, filled)
+    [writer, target].each(&:close)
+    arrived = guarded { out.read }.byteslice(filled..)
+    return assert("still there".start_with?(arrived), arrived) if reader.closed?
+
+    assert_equal "still there", arrived + guarded { reader.read }
   end
 
   def assert_bytes(expected, actual)

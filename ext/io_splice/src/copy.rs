@@ -65,8 +65,8 @@ fn run(ruby: &Ruby, copy: &mut Copy, input: End, output: End, progress: Option<P
     loop {
         let (fd_in, fd_out) = descriptors_for_copy(NAME, input, output)?;
         let end_of = |side| match side {
-            Side::Input => (input, (output, fd_out)),
-            Side::Output => (output, (input, fd_in)),
+            Side::Input => (input, output),
+            Side::Output => (output, input),
         };
         match stay_outside(copy, (input, fd_in), (output, fd_out))? {
             Pause::Done => return tell(copy.delivered()),
@@ -74,7 +74,7 @@ fn run(ruby: &Ruby, copy: &mut Copy, input: End, output: End, progress: Option<P
             Pause::Interrupted => gvl::check_interrupts()?,
             Pause::Wait(side) => {
                 let (end, other) = end_of(side);
-                wait_for(ruby, end, other)?;
+                wait_for(ruby, NAME, end, other)?;
             }
             Pause::InVain(times) => rest(ruby, times)?,
             Pause::TimedOut(side) => return Err(timed_out(ruby, end_of(side).0.direction())),
@@ -99,21 +99,30 @@ fn stay_outside(
         timeouts: (input.timeout()?, output.timeout()?),
     };
     let mut pause = Pause::Interrupted;
-    let mut work = || pause = copy.run(fd_in, fd_out, &mut host);
     match (input.open_file(), output.open_file()) {
         _ if gvl::alone() => {
-            gvl::without(work);
+            gvl::without(|| pause = copy.run(fd_in, fd_out, &mut host));
         }
-        (Some(file), Some(other)) => gvl::while_using(file, fd_in.as_raw_fd(), || {
-            gvl::without_while_using(other, fd_out.as_raw_fd(), &mut work)
+        (Some(file), Some(_)) => gvl::while_using(file, fd_in.as_raw_fd(), || {
+            // The GVL was gone for a moment, in which nothing kept others from closing the output.
+            let fd_out = number_of(NAME, output)?;
+            using(output, fd_out, || pause = copy.run(fd_in, fd_out, &mut host))
         })?,
-        (Some(file), None) => gvl::without_while_using(file, fd_in.as_raw_fd(), work)?,
-        (None, Some(file)) => gvl::without_while_using(file, fd_out.as_raw_fd(), work)?,
-        (None, None) => {
-            gvl::without(work);
-        }
+        (Some(_), None) => using(input, fd_in, || pause = copy.run(fd_in, fd_out, &mut host))?,
+        (None, _) => using(output, fd_out, || pause = copy.run(fd_in, fd_out, &mut host))?,
     }
     Ok(pause)
+}
+
+/// Works without the GVL while Ruby knows that the end is in use. Nobody knows who uses a number.
+fn using(end: End, fd: BorrowedFd<'_>, work: impl FnOnce()) -> Result<(), Error> {
+    match end.open_file() {
+        Some(file) => gvl::without_while_using(file, fd.as_raw_fd(), work),
+        None => {
+            gvl::without(work);
+            Ok(())
+        }
+    }
 }
 
 /// What a copy that stays outside of the GVL finds there.

@@ -6,7 +6,7 @@ use magnus::value::ReprValue;
 use magnus::{Error, Ruby, Value};
 use rb_sys::VALUE;
 
-use crate::end::{Direction, End, timeout_of};
+use crate::end::{Direction, End, number_of, timeout_of};
 use crate::{error, gvl};
 
 /// Waits after attempts that would have blocked.
@@ -36,9 +36,9 @@ impl Waiter {
     ) -> Result<(), Error> {
         let ready = ready(fd_in, fd_out).map_err(|errno| error::errno(errno, call, None))?;
         if !ready.input {
-            wait_for(ruby, input, (output, fd_out))
+            wait_for(ruby, call, input, output)
         } else if !ready.output {
-            wait_for(ruby, output, (input, fd_in))
+            wait_for(ruby, call, output, input)
         } else {
             self.both_are_said_to_be_ready(ruby)
         }
@@ -79,7 +79,7 @@ pub fn timed_out(ruby: &Ruby, direction: Direction) -> Error {
 }
 
 /// Waits until one end is ready, and is interrupted when the other one is closed.
-pub fn wait_for(ruby: &Ruby, end: End, (other, other_fd): (End, BorrowedFd<'_>)) -> Result<(), Error> {
+pub fn wait_for(ruby: &Ruby, call: &str, end: End, other: End) -> Result<(), Error> {
     let io = end.io(ruby)?;
     // Ruby looks it up by itself where a thread waits, but not for a scheduler.
     let timeout = timeout_of(io)?;
@@ -100,7 +100,7 @@ pub fn wait_for(ruby: &Ruby, end: End, (other, other_fd): (End, BorrowedFd<'_>))
     match other.open_file() {
         // Ruby watches for the close of the one IO that it waits for. A fiber cannot hold a region, so
         // there a scheduler learns of the close of the other one when it comes back.
-        Some(file) if !scheduled() => gvl::while_using(file, other_fd.as_raw_fd(), wait),
+        Some(file) if !scheduled() => gvl::while_using(file, number_of(call, other)?.as_raw_fd(), wait),
         _ => wait(),
     }
 }
