@@ -195,18 +195,17 @@ class IO
     #   @raise [TypeError] if an argument is of the wrong kind, or an SSLSocket
     #   @see https://man7.org/linux/man-pages/man2/vmsplice.2.html vmsplice(2)
 
-    # A call that may wait for a disk, while other threads run, uses duplicates of its descriptors, so that
-    # a `close` in another thread cannot bring it to the wrong file. A forked child must not keep them.
+    # The gem has descriptors of its own: pipes for copies, and duplicates for calls that may wait for a disk, so
+    # that a `close` in another thread cannot bring them to the wrong file. A forked child must not keep them.
     # @private
     module CloseAfterFork
       def _fork
         pid = super
-        Splice.__send__(:close_after_fork) if pid.zero?
+        Copying.close_after_fork if pid.zero?
         pid
       end
     end
     private_constant :CloseAfterFork
-    private_class_method :close_after_fork
     Process.singleton_class.prepend(CloseAfterFork)
   end
 

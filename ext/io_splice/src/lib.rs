@@ -25,7 +25,7 @@ static EAGAIN: Lazy<StaticSymbol> = Lazy::new(|ruby| ruby.sym_new("EAGAIN"));
 /// Defines what the gem has in Ruby.
 #[magnus::init]
 fn init(ruby: &Ruby) -> Result<(), Error> {
-    // SAFETY: nothing here is shared between Ractors but what core keeps in atomics.
+    // SAFETY: nothing here is shared between Ractors but what the core keeps in atomics and behind a lock.
     unsafe { rb_sys::rb_ext_ractor_safe(true) };
 
     let io = ruby.class_io();
@@ -44,9 +44,11 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
         "trytee" => transfer::trytee,
         "vmsplice" => vmsplice::vmsplice,
     }
-    splice.define_singleton_method("copy_between", function!(copy::copy_between, -1))?;
-    splice.define_singleton_method("check_copy", function!(copy::check_copy, 2))?;
-    splice.define_singleton_method("close_after_fork", function!(io_splice_core::close_after_fork, 0))?;
+    // A private constant of the Ruby layer, so that none of this is for users to call.
+    let copying = splice.define_module("Copying")?;
+    copying.define_singleton_method("copy_between", function!(copy::copy_between, -1))?;
+    copying.define_singleton_method("check_copy", function!(copy::check_copy, 2))?;
+    copying.define_singleton_method("close_after_fork", function!(io_splice_core::close_after_fork, 0))?;
     io.define_method("pipe_size", method!(pipe_size::get, 0))?;
     io.define_method("pipe_size=", method!(pipe_size::set, 1))?;
 

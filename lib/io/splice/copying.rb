@@ -33,13 +33,13 @@ class IO
       # @return [Integer] the bytes copied, which may be fewer than `len`
       def copy(src, dst, len, src_offset, &progress)
         # The one case that is worth being quick about.
-        return Splice.copy_between(src, dst, len, src_offset, &progress) if src.is_a?(IO) && dst.is_a?(IO)
+        return copy_between(src, dst, len, src_offset, &progress) if src.is_a?(IO) && dst.is_a?(IO)
         return copy_objects(src, dst, len, src_offset, &progress) unless descriptor?(src) && descriptor?(dst)
 
-        Splice.check_copy(len, src_offset) # before a file is emptied
+        check_copy(len, src_offset) # before a file is emptied
         opened(src, File::RDONLY) do |input|
           opened(dst, File::WRONLY | File::CREAT | File::TRUNC) do |output|
-            Splice.copy_between(input, output, len, src_offset, &progress)
+            copy_between(input, output, len, src_offset, &progress)
           end
         end
       end
