@@ -1,6 +1,7 @@
 use std::os::fd::BorrowedFd;
 
 use rustix::event::PollFlags;
+use rustix::fs::fstatfs;
 use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;
 
@@ -34,10 +35,19 @@ pub fn tee(fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>, len: usize, flags: Spl
         if events.contains(PollFlags::HUP) {
             return Ok(Step::Ended);
         }
+        if is_anonymous(fd_in)? {
+            return Ok(Step::WouldBlock);
+        }
     }
     Ok(Step::Ended)
 }
 
-/// A FIFO that never had a writer says nothing to poll(2), just as an empty one that has writers. But
-/// with writers the next try is `EAGAIN`, unless somebody interferes again in the same way.
-const TRIES: u32 = 8;
+/// A FIFO that had no writer since it was opened says nothing to poll(2), just as an empty one that has
+/// writers. But with writers the next try is `EAGAIN`, unless somebody interferes again in the same way.
+const TRIES: u32 = 64;
+
+/// Whether this came from pipe(2), so that it had a writer once.
+fn is_anonymous(pipe: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+    const PIPEFS_MAGIC: u64 = 0x5049_5045;
+    Ok(fstatfs(pipe)?.f_type as u64 == PIPEFS_MAGIC)
+}

@@ -597,8 +597,8 @@ fn check(case: &Case) -> Outcome {
     let (input, output) = (ends.input.as_fd(), ends.output.as_fd());
     let world = Rc::new(RefCell::new(World::new(case, input.as_raw_fd(), output.as_raw_fd())));
     let offset = case.offset.map(|offset| offset as u64);
-    let plan = Plan::new(input, output, offset).unwrap();
     let len = case.len.map(|len| len as u64);
+    let plan = Plan::new(input, output, len, offset).unwrap();
     let mut copy = Copy::with_kernel(Model(Rc::clone(&world)), plan, len, offset);
     if case.report {
         copy.report();

@@ -52,7 +52,7 @@ fn full_socket() -> (OwnedFd, OwnedFd) {
 }
 
 fn new_copy(input: impl AsFd, output: impl AsFd) -> Copy {
-    Copy::new(Plan::new(input.as_fd(), output.as_fd(), None).unwrap(), None, None)
+    Copy::new(Plan::new(input.as_fd(), output.as_fd(), None, None).unwrap(), None, None)
 }
 
 /// A copy from socket to socket that holds these bytes in its pipe.

@@ -136,7 +136,7 @@ impl Output {
 }
 
 fn copy(input: impl AsFd, output: impl AsFd, len: Option<u64>, offset: Option<u64>) -> (Pause, Copy) {
-    let plan = Plan::new(input.as_fd(), output.as_fd(), offset).unwrap();
+    let plan = Plan::new(input.as_fd(), output.as_fd(), len, offset).unwrap();
     let mut copy = Copy::new(plan, len, offset);
     let end = finish(&mut copy, input, output);
     (end, copy)
@@ -181,7 +181,7 @@ fn ends_in_blocking_mode_get_every_byte_too() {
             for never_block in [false, true] {
                 let input = Input::new(from, &pattern()[..size], true);
                 let output = Output::new(to, true);
-                let plan = Plan::new(input.fd.as_fd(), output.fd.as_fd(), None).unwrap();
+                let plan = Plan::new(input.fd.as_fd(), output.fd.as_fd(), None, None).unwrap();
                 let mut copy = Copy::new(plan, None, None);
                 if never_block {
                     copy.never_block();
@@ -245,7 +245,7 @@ fn what_was_read_ahead_goes_first() {
                 input = Input::new(from, &rest, false);
             }
             let output = Output::new(to, false);
-            let plan = Plan::new(input.fd.as_fd(), output.fd.as_fd(), None).unwrap();
+            let plan = Plan::new(input.fd.as_fd(), output.fd.as_fd(), None, None).unwrap();
             let mut copy = Copy::new(plan, Some(150_000), None);
             copy.put_first(pattern()[..5000].to_vec());
             assert_eq!(finish(&mut copy, &input.fd, &output.fd), Pause::Done);
@@ -262,7 +262,7 @@ fn somebody_who_wants_to_know_is_told_of_every_mebibyte() {
         for to in KINDS {
             let input = Input::new(from, &pattern()[..size], false);
             let output = Output::new(to, false);
-            let plan = Plan::new(input.fd.as_fd(), output.fd.as_fd(), None).unwrap();
+            let plan = Plan::new(input.fd.as_fd(), output.fd.as_fd(), None, None).unwrap();
             let mut copy = Copy::new(plan, None, None);
             copy.report();
             let mut told = vec![0];
@@ -304,7 +304,7 @@ fn a_file_in_proc_of_which_some_was_read_ahead_is_copied_to_its_end() {
         let mut input = File::open("/proc/filesystems").unwrap();
         let mut ahead = vec![0; 10];
         input.read_exact(&mut ahead).unwrap();
-        let plan = Plan::new(input.as_fd(), output.fd.as_fd(), None).unwrap();
+        let plan = Plan::new(input.as_fd(), output.fd.as_fd(), None, None).unwrap();
         let mut copy = Copy::new(plan, None, None);
         copy.put_first(ahead);
         assert_eq!(finish(&mut copy, &input, &output.fd), Pause::Done);
@@ -460,7 +460,7 @@ fn an_output_without_a_reader_is_a_broken_pipe() {
 #[test]
 fn an_empty_input_and_a_full_output_are_waited_for() {
     fn pauses(input: impl AsFd, output: impl AsFd) -> Pause {
-        let plan = Plan::new(input.as_fd(), output.as_fd(), None).unwrap();
+        let plan = Plan::new(input.as_fd(), output.as_fd(), None, None).unwrap();
         Copy::new(plan, None, None).run(input.as_fd(), output.as_fd(), &mut Impatient)
     }
     fn fill(fd: BorrowedFd<'_>) {
@@ -509,7 +509,7 @@ fn a_copy_given_up_midway_accounts_for_every_byte() {
                     make_nonblocking(&output)
                 }
                 make_blocking(&reader);
-                let plan = Plan::new(input.fd.as_fd(), output.as_fd(), None).unwrap();
+                let plan = Plan::new(input.fd.as_fd(), output.as_fd(), None, None).unwrap();
                 let mut copy = Copy::new(plan, None, None);
                 copy.never_block();
                 // Nobody reads, so it comes to stand with the output full.

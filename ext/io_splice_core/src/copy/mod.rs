@@ -31,9 +31,6 @@ const CHUNK: usize = 64 << 20;
 /// What one read takes.
 const BUFFER: usize = 256 << 10;
 
-/// Up to so many bytes a copy through memory costs less than the two ways into and out of a pipe.
-const SMALL: u64 = 2 << 10;
-
 /// How much is moved before the caller is told.
 const REPORT: u64 = 1 << 20;
 
@@ -133,10 +130,7 @@ impl Copy {
 
 impl<K: Kernel> Copy<K> {
     /// As [`Copy::new`], with a kernel of one's own.
-    pub fn with_kernel(kernel: K, mut plan: Plan, len: Option<u64>, offset: Option<u64>) -> Self {
-        if len.is_some_and(|len| len <= SMALL) && plan.routes[0] == Route::Through {
-            plan.routes = &[Route::ReadWrite];
-        }
+    pub fn with_kernel(kernel: K, plan: Plan, len: Option<u64>, offset: Option<u64>) -> Self {
         Self {
             kernel,
             plan,

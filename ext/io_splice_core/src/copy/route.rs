@@ -71,10 +71,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Looks at both ends of a copy that begins at `offset`, or where the input stands.
+    /// Looks at both ends of a copy of `len` bytes, or to the end of the input, that begins at `offset`, or
+    /// where the input stands.
     pub fn new(
         fd_in: BorrowedFd<'_>,
         fd_out: BorrowedFd<'_>,
+        len: Option<u64>,
         offset: Option<u64>,
     ) -> rustix::io::Result<Self> {
         let (from, to) = (Descriptor::look(fd_in)?, Descriptor::look(fd_out)?);
@@ -85,14 +87,21 @@ impl Plan {
             None
         };
         let (wary_in, wary_out) = (is_wary(fd_in, &from), is_wary(fd_out, &to));
-        let routes = if from_unix_to_tcp(fd_in, &from, fd_out, &to) {
-            &[Route::ReadWrite]
-        } else {
-            routes(from.kind(), &to, wary_out)
-        };
+        let mut routes = routes(from.kind(), &to, wary_out);
+        let small = len.is_some_and(|len| len <= SMALL);
+        let large = len.is_none_or(|len| len >= LARGE);
+        if routes[0] == Route::Through && (small || large && is_unix_to_tcp(fd_in, fd_out)) {
+            routes = &[Route::ReadWrite];
+        }
         Ok(Self { routes, wary_in, wary_out, limit })
     }
 }
+
+/// Up to so many bytes a copy through memory costs less than the two ways into and out of a pipe.
+const SMALL: u64 = 2 << 10;
+
+/// From so many bytes on it is worth asking of which family two sockets are.
+const LARGE: u64 = 64 << 10;
 
 fn routes(from: FileType, to: &Descriptor, wary_out: bool) -> &'static [Route] {
     use Route::{BetweenPipes, CopyFileRange, ReadWrite, Sendfile, Splice, Through};
@@ -111,16 +120,9 @@ fn routes(from: FileType, to: &Descriptor, wary_out: bool) -> &'static [Route] {
 
 /// From a UNIX to a TCP socket, splice costs twice the time of reading and writing: it passes on the pages of
 /// each small message by themselves, and wakes the peer for each.
-fn from_unix_to_tcp(
-    fd_in: BorrowedFd<'_>,
-    from: &Descriptor,
-    fd_out: BorrowedFd<'_>,
-    to: &Descriptor,
-) -> bool {
-    let family = |fd| socket_domain(fd).ok();
-    (from.kind(), to.kind()) == (FileType::Socket, FileType::Socket)
-        && family(fd_in) == Some(AddressFamily::UNIX)
-        && matches!(family(fd_out), Some(AddressFamily::INET | AddressFamily::INET6))
+fn is_unix_to_tcp(fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>) -> bool {
+    socket_domain(fd_in) == Ok(AddressFamily::UNIX)
+        && matches!(socket_domain(fd_out), Ok(AddressFamily::INET | AddressFamily::INET6))
 }
 
 /// Whether an end may hold up the kernel, so that it is asked first whether it is ready.
