@@ -143,6 +143,13 @@ class TestNonblocking < Minitest::Test
     end
   end
 
+  def test_two_sockets_in_blocking_mode_are_refused_and_not_waited_for
+    sockets = [unix_pair.first, unix_pair.first].each { |socket| socket.nonblock = false }
+    source, target = sockets
+    assert_raises(Errno::EINVAL) { IO.trysplice(source, nil, target, nil, 10) }
+    assert_raises(Errno::EINVAL) { guarded { IO.splice(source, nil, target, nil, 10) } }
+  end
+
   def test_an_inherited_stdout_in_blocking_mode_does_not_block
     reader, full, = stuffed(:unix_pair)
     script = <<~RUBY

@@ -1,6 +1,8 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
-use io_splice_core::{Attempt, Call, Errno, Flags, Hold, Nonblocking, PrivateFd, Step, hold, ready, refusal};
+use io_splice_core::{
+    Attempt, Call, Errno, Flags, Hold, Nonblocking, PrivateFd, Step, holds, pipe_size, ready, refusal,
+};
 use magnus::{Error, IntoValue, Ruby, Value};
 
 use crate::end::{Direction, End, descriptors, keep_alive};
@@ -156,12 +158,14 @@ fn attempt(
     fd_out: BorrowedFd<'_>,
     call: impl FnOnce(BorrowedFd<'_>, BorrowedFd<'_>) -> Attempt,
 ) -> Attempt {
-    let holds = [hold(fd_in)?, hold(fd_out)?];
+    let holds = holds(fd_in, fd_out)?;
     if holds == [Hold::Nothing; 2] {
         return call(fd_in, fd_out);
     }
     if holds.iter().any(|hold| matches!(hold, Hold::Peer | Hold::Driver)) && !ready(fd_in, fd_out)?.both() {
-        return Ok(Step::WouldBlock);
+        // What would be refused when it is ready is refused now.
+        let refused = pipe_size(fd_in).is_err() && pipe_size(fd_out).is_err();
+        return if refused { Err(Errno::INVAL) } else { Ok(Step::WouldBlock) };
     }
     if holds.contains(&Hold::Peer) {
         // Still under the GVL: no other thread of ours meets the socket in the changed mode.

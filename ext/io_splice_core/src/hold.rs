@@ -27,6 +27,14 @@ pub fn hold(fd: BorrowedFd<'_>) -> rustix::io::Result<Hold> {
     Ok(hold_of(fd, &Descriptor::look(fd)?))
 }
 
+/// As [`hold()`], for both ends of a splice. When the input is no pipe, the output is one, or the call is
+/// refused at once; so then the output need not be looked at.
+pub fn holds(fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>) -> rustix::io::Result<[Hold; 2]> {
+    let input = Descriptor::look(fd_in)?;
+    let output = if input.is_pipe() { hold(fd_out)? } else { Hold::Nothing };
+    Ok([hold_of(fd_in, &input), output])
+}
+
 /// As [`hold()`], for a descriptor that has just been looked at.
 pub(crate) fn hold_of(fd: BorrowedFd<'_>, descriptor: &Descriptor) -> Hold {
     let if_blocking = |hold| if descriptor.is_nonblocking() { Hold::Nothing } else { hold };

@@ -27,7 +27,7 @@ mod splice;
 mod tee;
 
 pub use flags::Flags;
-pub use hold::{Hold, Nonblocking, hold};
+pub use hold::{Hold, Nonblocking, hold, holds};
 pub use pipe::{default_capacity, pipe_size, set_pipe_size};
 pub use pool::OwnPipe;
 pub use private_fd::{PrivateFd, close_after_fork};

@@ -7,7 +7,7 @@ use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use io_splice_core::{Errno, Hold, Nonblocking, hold};
+use io_splice_core::{Errno, Hold, Nonblocking, hold, holds};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 use support::*;
@@ -37,6 +37,16 @@ fn nothing_holds_up_a_fifo() {
     assert_eq!(hold_in_both_modes(&fifo.reader), [Hold::Nothing; 2]);
     assert_eq!(hold_in_both_modes(&fifo.writer), [Hold::Nothing; 2]);
     assert_eq!(hold_in_both_modes(fifo_without_writer()), [Hold::Nothing; 2]);
+}
+
+#[test]
+fn the_output_matters_only_behind_a_pipe() {
+    let pipe = pipe();
+    let (socket, _peer) = UnixStream::pair().unwrap();
+    let of = |input: &dyn AsFd, output: &dyn AsFd| holds(input.as_fd(), output.as_fd()).unwrap();
+    assert_eq!(of(&pipe.reader, &socket), [Hold::Nothing, Hold::Peer]);
+    assert_eq!(of(&socket, &pipe.writer), [Hold::Peer, Hold::Nothing]);
+    assert_eq!(of(&socket, &socket), [Hold::Peer, Hold::Nothing]);
 }
 
 #[test]
