@@ -3,25 +3,16 @@
 require "test_helper"
 require "io/nonblock"
 require "stringio"
+require "support/copy_ends"
 require "support/select_scheduler"
 
 class TestCopyInterrupts < Minitest::Test
+  include CopyEnds
+
   KINDS = %i[pipe tcp unix].freeze
   PAIRS = KINDS.product(KINDS).freeze
   SIZE = 1_000_000
   Stop = Class.new(StandardError)
-
-  def setup
-    fill_the_pool
-    @threads = []
-    super
-  end
-
-  def teardown
-    super
-  ensure
-    @threads.each { |thread| ended(thread) }
-  end
 
   # At random moments: what has arrived and what is left are together all there was.
 
@@ -455,32 +446,11 @@ class TestCopyInterrupts < Minitest::Test
         end
       end
       assert timed_out
-      assert_equal "still there", reader.readpartial(100)
-      target.close
-      assert_equal filled, out.read.bytesize
+      assert_still_there(reader, writer, out, target, filled)
     end
   end
 
   private
-
-  # The gem keeps up to eight idle pipes for the next copies. With all of them there, none comes later.
-  def fill_the_pool
-    pairs = Array.new(8) { UNIXSocket.pair + UNIXSocket.pair }
-    copies = pairs.map do |_, source, target, _|
-      until_asleep(Thread.new { IO::Splice.copy_stream(source, target) })
-    end
-    pairs.each { |peer,| peer.close }
-    copies.each(&:join)
-    pairs.flatten.each(&:close)
-  end
-
-  def pair(kind)
-    case kind
-    when :pipe then pipe.each(&:binmode)
-    when :tcp then tcp_pair
-    when :unix then unix_pair
-    end
-  end
 
   # TCP goes on moving bytes into the peer's buffer for a while.
   def fill_up(writer)
@@ -546,17 +516,6 @@ class TestCopyInterrupts < Minitest::Test
     target.close
     assert_whole(value_of(arrived), source)
     source.close
-  end
-
-  # The fixture has closed what the thread worked with.
-  def ended(thread)
-    guarded { thread.join }
-  rescue IOError, SystemCallError
-    nil
-  end
-
-  def copy_stream(...)
-    guarded { IO::Splice.copy_stream(...) }
   end
 
   def value_of(thread)

@@ -7,23 +7,14 @@ require "English"
 require "fcntl"
 require "pathname"
 require "pty"
+require "support/copy_ends"
 
 class TestCopyStream < Minitest::Test
+  include CopyEnds
+
   KINDS = %i[file pipe tcp unix].freeze
   SIZES = [0, 1, 4095, 4096, 4097, 65_535, 65_536, 65_537, (1 << 20) - 1, 1 << 20, (1 << 20) + 1].freeze
   PAIRS = KINDS.product(KINDS).freeze
-
-  def setup
-    fill_the_pool
-    @threads = []
-    super
-  end
-
-  def teardown
-    super
-  ensure
-    @threads.each { |thread| ended(thread) }
-  end
 
   PAIRS.each do |from, to|
     define_method "test_#{from}_to_#{to}_arrives_byte_for_byte" do
@@ -781,36 +772,6 @@ class TestCopyStream < Minitest::Test
   end
 
   private
-
-  # The fixture has closed what the thread worked with.
-  def ended(thread)
-    guarded { thread.join }
-  rescue IOError, SystemCallError
-    nil
-  end
-
-  def copy_stream(...)
-    guarded { IO::Splice.copy_stream(...) }
-  end
-
-  # The gem keeps up to eight idle pipes for the next copies. With all of them there, none comes later.
-  def fill_the_pool
-    pairs = Array.new(8) { UNIXSocket.pair + UNIXSocket.pair }
-    copies = pairs.map do |_, source, target, _|
-      until_asleep(Thread.new { IO::Splice.copy_stream(source, target) })
-    end
-    pairs.each { |peer,| peer.close }
-    copies.each(&:join)
-    pairs.flatten.each(&:close)
-  end
-
-  def pair(kind)
-    case kind
-    when :pipe then pipe.each(&:binmode)
-    when :tcp then tcp_pair
-    when :unix then unix_pair
-    end
-  end
 
   def source(kind, bytes)
     return tempfile(bytes) if kind == :file
