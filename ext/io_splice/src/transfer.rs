@@ -43,12 +43,11 @@ fn splice_in(manner: Manner, ruby: &Ruby, args: &[Value]) -> Result<Value, Error
     let off_in = number::offset(ruby, "off_in", args[1])?;
     let off_out = number::offset(ruby, "off_out", args[3])?;
     let transfer = Transfer {
-        name: "splice",
         call: Call::Splice,
         input: End::new(ruby, args[0], Direction::In)?,
         output: End::new(ruby, args[2], Direction::Out)?,
         len: number::length(ruby, args[4])?,
-        flags: number::flags(ruby, "splice", args.get(5).copied())?,
+        flags: number::flags(ruby, Call::Splice.name(), args.get(5).copied())?,
         manner,
     };
     let kernel = transfer.flags.kernel;
@@ -64,12 +63,11 @@ fn splice_in(manner: Manner, ruby: &Ruby, args: &[Value]) -> Result<Value, Error
 fn tee_in(manner: Manner, ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     error::check_arity(ruby, args.len(), 3..=4)?;
     let transfer = Transfer {
-        name: "tee",
         call: Call::Tee,
         input: End::new(ruby, args[0], Direction::In)?,
         output: End::new(ruby, args[1], Direction::Out)?,
         len: number::length(ruby, args[2])?,
-        flags: number::flags(ruby, "tee", args.get(3).copied())?,
+        flags: number::flags(ruby, Call::Tee.name(), args.get(3).copied())?,
         manner,
     };
     let kernel = transfer.flags.kernel;
@@ -78,7 +76,6 @@ fn tee_in(manner: Manner, ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
 
 /// A call with its arguments understood.
 struct Transfer {
-    name: &'static str,
     call: Call,
     input: End,
     output: End,
@@ -97,7 +94,7 @@ impl Transfer {
         let mut waiter = Waiter::default();
         let mut moved = 0;
         while moved < self.len {
-            let ends = descriptors(ruby, self.name, self.input, self.output, !self.waits())?;
+            let ends = descriptors(ruby, self.call.name(), self.input, self.output, !self.waits())?;
             let Some((fd_in, fd_out)) = ends else {
                 if moved > 0 {
                     break;
@@ -118,12 +115,12 @@ impl Transfer {
                 Ok(Step::WouldBlock) if !self.waits() && moved > 0 => break,
                 Ok(Step::WouldBlock) if !self.waits() => return self.would_block(ruby),
                 Ok(Step::WouldBlock) => {
-                    waiter.wait(ruby, self.name, (self.input, fd_in), (self.output, fd_out))?;
+                    waiter.wait(ruby, self.call.name(), (self.input, fd_in), (self.output, fd_out))?;
                 }
                 Err(Errno::INTR) => gvl::check_interrupts()?,
                 Err(errno) => {
                     let why = refusal(self.call, Some(fd_in), fd_out, errno);
-                    return Err(error::transfer(errno, self.name, why, moved));
+                    return Err(error::transfer(errno, self.call.name(), why, moved));
                 }
             }
         }
@@ -145,7 +142,7 @@ impl Transfer {
 
     fn would_block(&self, ruby: &Ruby) -> Result<Value, Error> {
         match self.manner {
-            Manner::Raise => Err(error::errno(Errno::AGAIN, self.name, None)),
+            Manner::Raise => Err(error::errno(Errno::AGAIN, self.call.name(), None)),
             Manner::Try => Ok(ruby.get_inner(&EAGAIN).into_value_with(ruby)),
         }
     }

@@ -8,7 +8,7 @@ use crate::end::{Direction, End, descriptor, keep_alive};
 use crate::wait::Waiter;
 use crate::{error, gvl, number};
 
-const NAME: &str = "vmsplice";
+const NAME: &str = Call::Vmsplice.name();
 
 /// `vmsplice(io, data, flags = 0)`
 pub fn vmsplice(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {

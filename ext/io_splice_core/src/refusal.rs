@@ -16,6 +16,17 @@ pub enum Call {
     Vmsplice,
 }
 
+impl Call {
+    /// Its name in the manual.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Splice => "splice",
+            Self::Tee => "tee",
+            Self::Vmsplice => "vmsplice",
+        }
+    }
+}
+
 /// Finds out why a call was refused, where the errno alone does not say. The descriptors are those of
 /// the failed call; `vmsplice` has no input. `None` when there is nothing to add.
 ///
