@@ -18,7 +18,11 @@ impl Descriptor {
     /// On 64 bits the kernel marks with O_LARGEFILE whatever came from open(2). What has no such mark came
     /// from pipe(2), socket(2), accept(2) and the like. Of those only pipes go one way.
     pub fn look(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
-        let mode = fcntl_getfl(fd)?;
+        Self::of(fd, fcntl_getfl(fd)?)
+    }
+
+    /// As [`Descriptor::look`], when the mode is known.
+    pub fn of(fd: BorrowedFd<'_>, mode: OFlags) -> rustix::io::Result<Self> {
         if !cfg!(target_pointer_width = "64")
             || mode.contains(OFlags::LARGEFILE)
             || !mode.contains(OFlags::NONBLOCK)

@@ -10,6 +10,8 @@ pub struct Flags {
     pub kernel: SpliceFlags,
     /// Fail rather than wait.
     pub nonblock: bool,
+    /// Give memory away, where that can be done.
+    pub gift: bool,
     /// Go on until all of the length has moved.
     pub waitall: bool,
 }
@@ -19,7 +21,8 @@ impl Flags {
     pub const WAITALL: u32 = 1 << 31;
 
     /// No flag at all.
-    pub const NONE: Self = Self { kernel: SpliceFlags::empty(), nonblock: false, waitall: false };
+    pub const NONE: Self =
+        Self { kernel: SpliceFlags::empty(), nonblock: false, gift: false, waitall: false };
 
     /// Takes the bits apart; `EINVAL` when one of them means nothing.
     pub fn from_bits(bits: u32) -> rustix::io::Result<Self> {
@@ -32,6 +35,7 @@ impl Flags {
         Ok(Self {
             kernel,
             nonblock: kernel.contains(SpliceFlags::NONBLOCK),
+            gift: kernel.contains(SpliceFlags::GIFT),
             waitall: bits & Self::WAITALL != 0,
         })
     }

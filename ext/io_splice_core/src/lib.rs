@@ -6,7 +6,7 @@
 //! is what a blocking `splice` from or to a socket does, to the harm of everyone else who uses that
 //! pipe.
 //!
-//! - [`splice`], [`tee`], [`put`]: the attempts.
+//! - [`splice`], [`tee`], [`put`], [`give`]: the attempts.
 //! - [`copy`]: a whole copy, made of many attempts.
 //! - [`hold`]: what could make the kernel block all the same.
 //! - [`pipe_size`] and the like: a pipe's capacity.
@@ -15,6 +15,7 @@
 pub mod copy;
 mod descriptor;
 mod flags;
+mod give;
 mod hold;
 mod pages;
 mod pipe;
@@ -27,7 +28,9 @@ mod splice;
 mod tee;
 
 pub use flags::Flags;
+pub use give::give;
 pub use hold::{Hold, Nonblocking, hold, holds};
+pub use pages::{PageSlice, Pages};
 pub use pipe::{default_capacity, pipe_size, set_pipe_size};
 pub use pool::OwnPipe;
 pub use private_fd::{PrivateFd, close_after_fork};
@@ -57,3 +60,6 @@ pub type Attempt = rustix::io::Result<Step>;
 
 /// The most that Linux moves in one call (`MAX_RW_COUNT`), see read(2).
 const MAX_RW_COUNT: usize = 0x7fff_f000;
+
+/// Linux takes no more pieces of memory in one call (`UIO_MAXIOV`), see writev(2).
+pub const IOV_MAX: usize = 1024;

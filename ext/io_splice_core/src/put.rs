@@ -2,49 +2,51 @@ use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::{OFlags, fcntl_getfl};
-use rustix::io::{Errno, writev};
-use rustix::pipe::SpliceFlags;
+use rustix::io::{Errno, ReadWriteFlags, pwritev2, write, writev};
 
+use crate::descriptor::Descriptor;
 use crate::pages::Pages;
-use crate::{Attempt, Hold, Nonblocking, Step, hold, pipe_size, ready};
-
-/// Linux takes no more pieces in one call (`UIO_MAXIOV`).
-const IOV_MAX: usize = 1024;
+use crate::{Attempt, Hold, IOV_MAX, Nonblocking, Step, give, hold, pipe_size, ready};
 
 /// Puts a snapshot of memory into a pipe, as far as it can be done at once: what the reader gets is
 /// what the pieces hold now, whatever becomes of them afterwards.
 ///
-/// Only a copy can promise that, so `write` does it where the pipe is in non-blocking mode. In
-/// blocking mode `write` would wait, and `vmsplice` of pages of our own does not.
+/// Only a copy can promise that, and the kernel's own copy into the pipe is the quickest one: `write`,
+/// in blocking mode with `RWF_NOWAIT`. Where there is no such thing (Linux before 6.4, and FIFOs) the pipe gets
+/// pages of our own instead.
 /// The pieces must not all be empty. `EBADF` for what is no pipe, or not its write end.
 ///
 /// # References
-///  - [writev]
+///  - [pwritev2]
 ///  - [vmsplice]
 ///
-/// [writev]: https://man7.org/linux/man-pages/man2/writev.2.html
+/// [pwritev2]: https://man7.org/linux/man-pages/man2/pwritev2.2.html
 /// [vmsplice]: https://man7.org/linux/man-pages/man2/vmsplice.2.html
 pub fn put(pipe: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> Attempt {
     let first = pieces.iter().position(|piece| !piece.is_empty()).unwrap_or_default();
     let pieces = &pieces[first..pieces.len().min(first + IOV_MAX)];
     debug_assert!(!pieces[0].is_empty());
-    let capacity = pipe_size(pipe)?;
     let mode = fcntl_getfl(pipe)?;
-    // For vmsplice the read end of a pipe would mean: take bytes out, into this memory.
-    if mode & OFlags::ACCMODE == OFlags::RDONLY {
+    let nonblocking = mode.contains(OFlags::NONBLOCK);
+    // The capacity is asked for under the pipe's lock, which its reader may be holding; but to ask for what else it
+    // could be takes twice as long.
+    let is_pipe = if nonblocking { Descriptor::of(pipe, mode)?.is_pipe() } else { pipe_size(pipe).is_ok() };
+    if !is_pipe {
         return Err(Errno::BADF);
     }
-    let put = if mode.contains(OFlags::NONBLOCK) {
-        writev(pipe, pieces)
-    } else {
-        let pages = Pages::snapshot(pieces, capacity)?;
-        // SAFETY: this is a pipe's write end, so the memory is only read; nobody writes to the pages
-        // any more, and they are unmapped, not reused, when `pages` is dropped.
-        unsafe { rustix::pipe::vmsplice(pipe, &[pages.as_io_slice()], SpliceFlags::NONBLOCK) }
+    let written = match pieces {
+        _ if !nonblocking => pwritev2(pipe, pieces, u64::MAX, ReadWriteFlags::NOWAIT),
+        // A list of one costs more than the one.
+        [piece] => write(pipe, piece),
+        _ => writev(pipe, pieces),
     };
-    match put {
+    match written {
         Ok(bytes) => Ok(Step::Moved(bytes)),
         Err(Errno::AGAIN) => Ok(Step::WouldBlock),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+            let pages = Pages::snapshot(pieces, pipe_size(pipe)?.min(give::AT_ONCE))?;
+            give::give(pipe, &[pages.slice(0..pages.as_bytes().len())])
+        }
         Err(errno) => Err(errno),
     }
 }
@@ -65,7 +67,7 @@ pub fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Attempt {
         return put(fd, &[IoSlice::new(bytes)]);
     }
     let _mode = (hold == Hold::Peer).then(|| Nonblocking::new(fd)).transpose()?;
-    match rustix::io::write(fd, bytes) {
+    match write(fd, bytes) {
         Ok(written) => Ok(Step::Moved(written)),
         Err(Errno::AGAIN) => Ok(Step::WouldBlock),
         Err(errno) => Err(errno),

@@ -11,6 +11,17 @@ use rustix::fs::OFlags;
 use rustix::pipe::{IoSliceRaw, SpliceFlags, vmsplice};
 use support::*;
 
+/// A pipe for each of the ways in which the bytes get in: `write`, without waiting by mode or by flag, and pages of
+/// our own.
+fn pipes() -> [(Pipe, &'static str); 4] {
+    [
+        (pipe_in(Blocking::No), "a pipe"),
+        (pipe_in(Blocking::Yes), "a pipe in blocking mode"),
+        (fifo_in(Blocking::No), "a FIFO"),
+        (fifo_in(Blocking::Yes), "a FIFO in blocking mode"),
+    ]
+}
+
 #[track_caller]
 fn put_all(pipe: impl AsFd, pieces: &[&[u8]]) -> Attempt {
     let pieces: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
@@ -32,19 +43,17 @@ fn bytes_arrive_exactly() {
 
 #[test]
 fn pieces_arrive_in_order_and_empty_ones_do_not_matter() {
-    for mode in BOTH_MODES {
-        let to = pipe_in(mode);
+    for (to, mode) in pipes() {
         let long = pattern(page_size() + 10);
         let pieces: [&[u8]; 7] = [b"", b"hello", b"", b"", &long, b"world", b""];
-        assert_eq!(put_all(&to.writer, &pieces), Ok(Step::Moved(5 + long.len() + 5)));
+        assert_eq!(put_all(&to.writer, &pieces), Ok(Step::Moved(5 + long.len() + 5)), "{mode}");
         assert_eq!(to.content(), pieces.concat());
     }
 }
 
 #[test]
 fn of_too_many_pieces_a_prefix_is_taken() {
-    for mode in BOTH_MODES {
-        let to = pipe_in(mode);
+    for (to, mode) in pipes() {
         let bytes = pattern(3000);
         let pieces: Vec<_> = bytes.chunks(1).collect();
         for (pieces, expected) in [(&pieces[..1024], 1024), (&pieces[..1025], 1024), (&pieces, 1024)] {
@@ -56,8 +65,7 @@ fn of_too_many_pieces_a_prefix_is_taken() {
 
 #[test]
 fn of_too_many_pieces_with_empty_ones_among_them_the_bytes_taken_are_a_prefix() {
-    for mode in BOTH_MODES {
-        let to = pipe_in(mode);
+    for (to, mode) in pipes() {
         let bytes = pattern(2000);
         let pieces: Vec<_> = bytes.chunks(1).flat_map(|piece| [&[][..], piece]).collect();
         let taken = moved(put_all(&to.writer, &pieces));
@@ -68,8 +76,7 @@ fn of_too_many_pieces_with_empty_ones_among_them_the_bytes_taken_are_a_prefix() 
 
 #[test]
 fn a_piece_behind_very_many_empty_ones_is_not_lost() {
-    for mode in BOTH_MODES {
-        let to = pipe_in(mode);
+    for (to, mode) in pipes() {
         let mut pieces: Vec<&[u8]> = vec![b""; 1024];
         pieces.push(b"hello");
         assert_eq!(put_all(&to.writer, &pieces), Ok(Step::Moved(5)), "{mode:?}");
@@ -96,8 +103,7 @@ fn of_more_than_the_capacity_a_prefix_is_taken() {
 
 #[test]
 fn a_pipe_with_some_room_takes_a_prefix() {
-    for mode in BOTH_MODES {
-        let to = pipe_in(mode);
+    for (to, mode) in pipes() {
         let before = pattern(to.capacity() - page_size());
         (&to.writer).write_all(&before).unwrap();
         let bytes = pattern(3 * page_size());
@@ -159,8 +165,7 @@ fn a_change_does_not_show_after_the_bytes_went_on() {
 
 #[test]
 fn a_later_snapshot_does_not_show_in_an_earlier_one() {
-    for mode in BOTH_MODES {
-        let to = pipe_in(mode);
+    for (to, mode) in pipes() {
         for letter in b"abcdefgh" {
             assert_eq!(put_all(&to.writer, &[&vec![*letter; page_size()]]), Ok(Step::Moved(page_size())));
         }
@@ -220,8 +225,7 @@ fn what_is_no_pipe_is_ebadf_and_gets_nothing() {
 
 #[test]
 fn a_pipe_that_nobody_reads_is_epipe() {
-    for mode in BOTH_MODES {
-        let to = pipe_in(mode);
+    for (to, mode) in pipes() {
         drop(to.reader);
         assert_eq!(put_all(&to.writer, &[b"hello"]), Err(Errno::PIPE), "{mode:?}");
     }
