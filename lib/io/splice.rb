@@ -25,7 +25,7 @@ class IO
   # first. Bytes that Ruby has read ahead (`gets` does that) would be overtaken: `IOError` says so.
   #
   # **Errors** are the kernel's, as `Errno::*`. Where `EINVAL` hides the reason, the message gives it.
-  # When {WAITALL} had moved something before an error, the message says how much.
+  # When something had moved before an exception, it is a {PartialWrite} and says how much.
   #
   # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
   # @see https://man7.org/linux/man-pages/man2/tee.2.html tee(2)
@@ -43,7 +43,7 @@ class IO
     #   # More will follow at once. Left on for the last piece, the peer waits up to 200 ms for it.
     #   # @see https://man7.org/linux/man-pages/man2/splice.2.html
     #   F_MORE = 4
-    #   # For {vmsplice}: the pages are a gift to the kernel. With a String it changes nothing.
+    #   # For {vmsplice}: an IO::Buffer is given away. With a String it changes nothing.
     #   # @see https://man7.org/linux/man-pages/man2/vmsplice.2.html
     #   F_GIFT = 8
     #   # This gem's own: go on until all of `len` has moved, or the input ends.
@@ -173,27 +173,136 @@ class IO
     #   @see https://man7.org/linux/man-pages/man2/tee.2.html tee(2)
 
     # @!method self.vmsplice(io, data, flags = 0)
-    #   Puts strings into a pipe, all of them, in order. The reader gets what they held when the call was
-    #   made, whatever becomes of them afterwards and wherever the bytes go on to.
+    #   Puts memory into a pipe, all of it, in order. The reader gets what it held when the call was
+    #   made, whatever becomes of it afterwards and wherever the bytes go on to.
+    #
+    #   The bytes of a **String** and of an **IO::Buffer** are copied into the pipe, by the kernel, as `write` does it:
+    #   at every size that is the quickest way to keep that promise. While the call waits, a long String costs no
+    #   copy (Ruby shares its memory until somebody writes to it); a short one and a buffer cost one.
+    #
+    #   **{Pages}** are not copied, however often they are put in. Nor is an **IO::Buffer with {F_GIFT}**, which
+    #   is given away: afterwards it is empty, as after `free`. It must own mapped pages, as `IO::Buffer.new` makes
+    #   them from `IO::Buffer::PAGE_SIZE` on. If not all of it goes in ({F_NONBLOCK}, an error, an interrupt), it
+    #   stays as it was. While the call waits it is locked, and zeros are in it.
     #
     #   @example Several strings in one call
     #     r, w = IO.pipe
     #     IO.vmsplice(w, ["HTTP/1.1 204 No Content\r\n", "\r\n"]) # => 27
     #     r.readpartial(27)                                       # => "HTTP/1.1 204 No Content\r\n\r\n"
     #
+    #   @example A header for each, and a body that is never copied
+    #     body = IO::Splice::Pages.new("x" * 30_000)
+    #     r, w = IO.pipe
+    #     IO.vmsplice(w, ["Content-Length: #{body.bytesize}\r\n\r\n", body]) # => 30025
+    #
+    #   @example Give a buffer away
+    #     r, w = IO.pipe
+    #     buffer = IO::Buffer.new(16_384)
+    #     buffer.set_string("filled by a decoder")
+    #     IO.vmsplice(w, buffer, IO::Splice::F_GIFT) # => 16384
+    #     buffer.null?                               # => true
+    #
     #   @param io [IO, Integer, #to_io] the pipe
-    #   @param data [String, Array<String>] any number of strings, of any length
-    #   @param flags [Integer] {F_NONBLOCK}; {F_GIFT} is accepted and changes nothing, because the memory
-    #     of a String belongs to Ruby's heap and cannot be given away
+    #   @param data [String, IO::Buffer, Pages, Array] one of them, or any number of them, of any length, mixed
+    #   @param flags [Integer] {F_NONBLOCK}; {F_GIFT}, which changes nothing for Strings (their memory belongs to
+    #     Ruby's heap and cannot be given away) and {Pages}
     #   @return [Integer] the bytes put in: all; with {F_NONBLOCK} as many as there was room for
     #   @raise [Errno::EAGAIN] if there was no room at all, with {F_NONBLOCK}
     #   @raise [Errno::EBADF] if it is no pipe, or not one to write to
-    #   @raise [Errno::EPIPE] if nobody is left to read it; the message says how many bytes went in before
+    #   @raise [Errno::EPIPE] if nobody is left to read it
     #   @raise [Errno::EINVAL] if a flag means nothing
+    #   @raise [PartialWrite] is in every exception that comes when something has gone in already
     #   @raise [IOError] if the IO is closed or not open for writing
     #   @raise [IO::TimeoutError] after `IO#timeout` (Ruby 3.2)
+    #   @raise [ArgumentError] if a buffer is to be given away that is a slice, locked, external, internal, read-only,
+    #     shared, mapped from a file, or in the array twice; nothing has happened then
+    #   @raise [IO::Buffer::AllocationError] if a buffer has no memory (any more)
+    #   @raise [IO::Buffer::InvalidatedError] if a buffer is a slice of one that has no memory any more
     #   @raise [TypeError] if an argument is of the wrong kind, or an SSLSocket
     #   @see https://man7.org/linux/man-pages/man2/vmsplice.2.html vmsplice(2)
+
+    # Bytes in pages of memory of their own, for what is sent again and again: a header, a template, a cached body.
+    # {Splice.vmsplice} puts them into a pipe without copying them, any number of times.
+    #
+    # They are filled once and never written again, and when the object is collected the pages go back to the kernel
+    # and not to other use. So whatever is on its way through pipes, sockets and other processes stays what it was.
+    #
+    # An object of this kind is frozen and can be shared between Ractors, and after `fork` both processes have it. It
+    # takes whole pages ({PAGE_SIZE} each), of which the garbage collector knows. Small ones share 2 MiB of address
+    # space, in one huge page where the system has them.
+    #
+    # @example
+    #   page = IO::Splice::Pages.new("<h1>Hello</h1>")
+    #   r, w = IO.pipe
+    #   3.times { IO.vmsplice(w, page) }
+    #   r.readpartial(42) # => "<h1>Hello</h1><h1>Hello</h1><h1>Hello</h1>"
+    #
+    # @see https://man7.org/linux/man-pages/man2/vmsplice.2.html vmsplice(2)
+    class Pages
+      # @!method self.new(data)
+      #   Copies bytes into new pages.
+      #
+      #   @param data [String, #to_str, IO::Buffer]
+      #   @return [Pages]
+      #   @raise [TypeError] if it is something else
+      #   @raise [IO::Buffer::AllocationError] if a buffer has no memory (any more)
+      #   @raise [NoMemoryError] if there are no pages, or if the process has too many mappings
+      #     (`/proc/sys/vm/max_map_count`)
+
+      # @!method bytesize
+      #   @return [Integer] how many bytes there are
+
+      # @!method to_s
+      #   @return [String] a copy of the bytes, in the encoding of the String that they come from; those of a buffer
+      #     are binary
+
+      # @!method slice(offset, length = bytesize - offset)
+      #   A part of the bytes, in the same pages: nothing is copied, and they stay as long as any part is in use.
+      #
+      #   @example
+      #     IO::Splice::Pages.new("Hello").slice(1, 3).to_s # => "ell"
+      #
+      #   @param offset [Integer] where it begins, in bytes
+      #   @param length [Integer] how many bytes
+      #   @return [Pages]
+      #   @raise [ArgumentError] if it is negative, or there are not so many bytes
+      #   @raise [TypeError] if it is not an Integer
+
+      # @!method ==(other)
+      #   @param other [Object]
+      #   @return [Boolean] whether those are pages with the same bytes
+
+      # @!method hash
+      #   @return [Integer] the same for the same bytes
+
+      # @return [String] the class and how many bytes there are
+      def inspect = "#<#{self.class} #{bytesize} bytes>"
+
+      # @param other [Object]
+      # @return [Boolean] as {#==}
+      alias eql? ==
+    end
+
+    # Extends an exception that ended a call when something was already in: {vmsplice}, and {splice} and {tee}
+    # with {WAITALL}. That holds for errors of the kernel and for exceptions from other threads; what is no
+    # exception (`Thread#kill`, a `throw` such as that of a `Timeout` without a class) cannot carry it.
+    #
+    # @example
+    #   r, w = IO.pipe
+    #   putting = Thread.new { IO.vmsplice(w, "x" * 1_000_000) }
+    #   putting.report_on_exception = false
+    #   r.close
+    #   begin
+    #     putting.value
+    #   rescue IO::Splice::PartialWrite => e
+    #     e.bytes_written # => 65536
+    #   rescue Errno::EPIPE
+    #     0
+    #   end
+    module PartialWrite
+      # @return [Integer] the bytes that are in
+      attr_reader :bytes_written
+    end
 
     # The gem has descriptors of its own: pipes for copies, and duplicates for calls that may wait for a disk, so
     # that a `close` in another thread cannot bring them to the wrong file. A forked child must not keep them.

@@ -74,7 +74,7 @@ fn run(ruby: &Ruby, copy: &mut Copy, input: End, output: End, progress: Option<P
             Pause::Interrupted => gvl::check_interrupts()?,
             Pause::Wait(side) => {
                 let (end, other) = end_of(side);
-                wait_for(ruby, NAME, end, other)?;
+                wait_for(ruby, NAME, end, Some(other))?;
             }
             Pause::InVain(times) => rest(ruby, times)?,
             Pause::TimedOut(side) => return Err(timed_out(ruby, end_of(side).0.direction())),

@@ -3,8 +3,9 @@ use std::fmt::Display;
 
 use io_splice_core::Errno;
 use magnus::rb_sys::{FromRawValue, protect};
+use magnus::value::Lazy;
 use magnus::value::ReprValue;
-use magnus::{Class, Error, Exception, ExceptionClass, Ruby, TryConvert, Value};
+use magnus::{Class, Error, Exception, ExceptionClass, Module, RModule, Ruby, TryConvert, Value};
 
 /// Makes the exception here and now. Left to magnus, it is made where an interrupt (and making an object
 /// lets one in) is a panic. Here the interrupt takes the exception's place.
@@ -30,6 +31,11 @@ pub fn errno(errno: Errno, call: &str, detail: Option<&str>) -> Error {
 /// An `IOError`.
 pub fn io(ruby: &Ruby, message: impl Display) -> Error {
     new(ruby.exception_io_error(), message)
+}
+
+/// A `NoMemoryError`.
+pub fn no_memory(ruby: &Ruby, errno: Errno) -> Error {
+    new(ruby.exception_no_mem_error(), format!("failed to map memory ({errno})"))
 }
 
 /// An `ArgumentError`.
@@ -75,7 +81,6 @@ pub fn end_of_file(ruby: &Ruby) -> Error {
 
 /// `IO::TimeoutError`, which Ruby has from 3.2.
 pub fn timeout(ruby: &Ruby, message: &'static str) -> Error {
-    use magnus::Module;
     match ruby.class_io().const_get::<_, ExceptionClass>("TimeoutError") {
         Ok(class) => new(class, message),
         Err(error) => error,
@@ -87,4 +92,23 @@ pub fn transfer(code: Errno, call: &str, why: Option<&str>, moved: usize) -> Err
     let moved = (moved > 0).then(|| format!("after {moved} bytes"));
     let detail = [why, moved.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(", ");
     errno(code, call, Some(detail.as_str()).filter(|detail| !detail.is_empty()))
+}
+
+/// What marks the exceptions of calls that had moved something before.
+pub static PARTIAL_WRITE: Lazy<RModule> = Lazy::new(|ruby| {
+    let splice = ruby.class_io().const_get::<_, RModule>("Splice");
+    splice.and_then(|splice| splice.define_module("PartialWrite")).expect("IO::Splice is there")
+});
+
+/// Adds to an exception how many bytes had moved before it, if any had. A `throw` cannot carry it.
+pub fn partial_write(ruby: &Ruby, error: Error, moved: usize) -> Error {
+    let exception = error.value().and_then(Exception::from_value).filter(|_| moved > 0);
+    if let Some(exception) = exception {
+        // One that is frozen goes without.
+        let _ =
+            exception.funcall::<_, _, Value>("extend", (ruby.get_inner(&PARTIAL_WRITE),)).and_then(|_| {
+                exception.funcall::<_, _, Value>("instance_variable_set", ("@bytes_written", moved))
+            });
+    }
+    error
 }

@@ -89,30 +89,42 @@ impl Transfer {
     fn run(
         &self,
         ruby: &Ruby,
+        attempt: impl FnMut(BorrowedFd<'_>, BorrowedFd<'_>, usize) -> Attempt,
+    ) -> Result<Value, Error> {
+        let mut moved = 0;
+        let result = self.run_on(ruby, attempt, &mut moved);
+        keep_alive(&self.input);
+        keep_alive(&self.output);
+        result.map_err(|error| error::partial_write(ruby, error, moved))
+    }
+
+    fn run_on(
+        &self,
+        ruby: &Ruby,
         mut attempt: impl FnMut(BorrowedFd<'_>, BorrowedFd<'_>, usize) -> Attempt,
+        moved: &mut usize,
     ) -> Result<Value, Error> {
         let mut waiter = Waiter::default();
-        let mut moved = 0;
-        while moved < self.len {
+        while *moved < self.len {
             let ends = descriptors(ruby, self.call.name(), self.input, self.output, !self.waits())?;
             let Some((fd_in, fd_out)) = ends else {
-                if moved > 0 {
+                if *moved > 0 {
                     break;
                 }
                 return self.would_block(ruby);
             };
-            match attempt(fd_in, fd_out, self.len - moved) {
+            match attempt(fd_in, fd_out, self.len - *moved) {
                 Ok(Step::Moved(bytes)) => {
-                    moved += bytes;
+                    *moved += bytes;
                     if !self.flags.waitall {
                         break;
                     }
                     waiter.moved();
                     gvl::check_interrupts()?;
                 }
-                Ok(Step::Ended) if moved > 0 => break,
+                Ok(Step::Ended) if *moved > 0 => break,
                 Ok(Step::Ended) => return self.ended(ruby),
-                Ok(Step::WouldBlock) if !self.waits() && moved > 0 => break,
+                Ok(Step::WouldBlock) if !self.waits() && *moved > 0 => break,
                 Ok(Step::WouldBlock) if !self.waits() => return self.would_block(ruby),
                 Ok(Step::WouldBlock) => {
                     waiter.wait(ruby, self.call.name(), (self.input, fd_in), (self.output, fd_out))?;
@@ -120,12 +132,10 @@ impl Transfer {
                 Err(Errno::INTR) => gvl::check_interrupts()?,
                 Err(errno) => {
                     let why = refusal(self.call, Some(fd_in), fd_out, errno);
-                    return Err(error::transfer(errno, self.call.name(), why, moved));
+                    return Err(error::transfer(errno, self.call.name(), why, *moved));
                 }
             }
         }
-        keep_alive(&self.input);
-        keep_alive(&self.output);
         Ok(moved.into_value_with(ruby))
     }
 

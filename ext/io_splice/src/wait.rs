@@ -36,17 +36,21 @@ impl Waiter {
     ) -> Result<(), Error> {
         let ready = ready(fd_in, fd_out).map_err(|errno| error::errno(errno, call, None))?;
         if !ready.input {
-            wait_for(ruby, call, input, output)
+            wait_for(ruby, call, input, Some(output))
         } else if !ready.output {
-            wait_for(ruby, call, output, input)
+            wait_for(ruby, call, output, Some(input))
         } else {
             self.both_are_said_to_be_ready(ruby)
         }
     }
 
     /// Waits until a single end may be ready, here the output of vmsplice.
-    pub fn wait_for_one(&mut self, ruby: &Ruby, call: &str, end: (End, BorrowedFd<'_>)) -> Result<(), Error> {
-        self.wait(ruby, call, end, end)
+    pub fn wait_for_one(&mut self, ruby: &Ruby, call: &str, end: End) -> Result<(), Error> {
+        self.in_vain += 1;
+        match self.in_vain {
+            1..=2 => wait_for(ruby, call, end, None),
+            _ => rest(ruby, self.in_vain),
+        }
     }
 
     /// Either something has become ready just now, or the kernel says one thing and does
@@ -78,8 +82,8 @@ pub fn timed_out(ruby: &Ruby, direction: Direction) -> Error {
     )
 }
 
-/// Waits until one end is ready, and is interrupted when the other one is closed.
-pub fn wait_for(ruby: &Ruby, call: &str, end: End, other: End) -> Result<(), Error> {
+/// Waits until one end is ready, and is interrupted when it or the other one is closed.
+pub fn wait_for(ruby: &Ruby, call: &str, end: End, other: Option<End>) -> Result<(), Error> {
     let io = end.io(ruby)?;
     // Ruby looks it up by itself where a thread waits, but not for a scheduler.
     let timeout = timeout_of(io)?;
@@ -97,10 +101,12 @@ pub fn wait_for(ruby: &Ruby, call: &str, end: End, other: End) -> Result<(), Err
             false => Ok(()),
         }
     };
-    match other.open_file() {
-        // Ruby watches for the close of the one IO that it waits for. A fiber cannot hold a region, so
-        // there a scheduler learns of the close of the other one when it comes back.
-        Some(file) if !scheduled() => gvl::while_using(file, number_of(call, other)?.as_raw_fd(), wait),
+    // Ruby watches for the close of the one IO that it waits for. A fiber cannot hold a region, so
+    // there a scheduler learns of the close of the other one when it comes back.
+    match other.and_then(|other| Some((other, other.open_file()?))) {
+        Some((other, file)) if !scheduled() => {
+            gvl::while_using(file, number_of(call, other)?.as_raw_fd(), wait)
+        }
         _ => wait(),
     }
 }

@@ -1,0 +1,277 @@
+//! What `vmsplice` puts into a pipe.
+
+use std::os::fd::BorrowedFd;
+use std::{io::IoSlice, ptr};
+
+use io_splice_core::{Attempt, IOV_MAX, Step, give, put, ready};
+use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
+use magnus::value::ReprValue;
+use magnus::{Error, RArray, RString, Ruby, TryConvert, Value};
+
+use crate::io_buffer::{self, Gift};
+use crate::pages::Pages;
+
+/// The bytes of a call, in order, and how far it has come. It lives on the stack, which is where the
+/// garbage collector finds the objects that it names.
+///
+/// The first attempts look at strings and buffers as they are, because no Ruby code runs in between. Before any can,
+/// [`Data::hold`] sees to it that what happens to them then does not show.
+pub struct Data {
+    objects: Objects,
+    pieces: Vec<Piece>,
+    /// The first piece that is not wholly in the pipe, and how much of it is.
+    at: usize,
+    skip: usize,
+    put_in: usize,
+    held: bool,
+    /// The strings behind [`Piece::Frozen`].
+    frozen: Option<RArray>,
+}
+
+#[derive(Clone, Copy)]
+enum Objects {
+    One(Value),
+    Many(RArray),
+}
+
+/// Objects are named by their place in [`Objects`], since they may move.
+enum Piece {
+    String(usize),
+    Buffer(usize),
+    /// What `to_str` has still to be asked of.
+    Other(usize),
+    Frozen(*const [u8]),
+    Copy(Vec<u8>),
+    Pages(Pages),
+    Gift(usize, Gift),
+}
+
+/// Up to this a copy is cheaper than an object.
+const SHORT: usize = 4096;
+
+impl Objects {
+    fn len(self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(array) => array.len(),
+        }
+    }
+
+    fn get(self, index: usize) -> Value {
+        match self {
+            Self::One(object) => object,
+            // SAFETY: the slice is gone before anything else happens to the array.
+            Self::Many(array) => (unsafe { array.as_slice() })[index],
+        }
+    }
+
+    /// The bytes of a String, good until Ruby code runs.
+    fn string<'string>(self, index: usize) -> &'string [u8] {
+        // SAFETY: as above.
+        RString::from_value(self.get(index))
+            .map_or(&[], |string| unsafe { &*ptr::from_ref(string.as_slice()) })
+    }
+}
+
+impl Data {
+    /// Understands a String, an `IO::Buffer`, an `IO::Splice::Pages` or an Array of them. With `gift`, buffers are
+    /// to be given away.
+    pub fn new(ruby: &Ruby, call: &str, data: Value, gift: bool) -> Result<Self, Error> {
+        let objects = match RArray::from_value(data) {
+            // Gifts must be found again, whatever becomes of the array.
+            Some(array) => Objects::Many(if gift { array.dup() } else { array }),
+            None => Objects::One(data),
+        };
+        let pieces = Vec::with_capacity(objects.len());
+        let mut data = Self { objects, pieces, at: 0, skip: 0, put_in: 0, held: false, frozen: None };
+        let mut others = false;
+        for index in 0..objects.len() {
+            let object = objects.get(index);
+            let piece = if RString::from_value(object).is_some() {
+                Piece::String(index)
+            } else if io_buffer::is_buffer(object) {
+                if gift {
+                    Piece::Gift(index, Gift::new(ruby, call, object)?)
+                } else {
+                    io_buffer::bytes(object)?;
+                    Piece::Buffer(index)
+                }
+            } else if let Some(pages) = Pages::from_value(object) {
+                Piece::Pages(pages)
+            } else {
+                others = true;
+                Piece::Other(index)
+            };
+            data.pieces.push(piece);
+        }
+        if others {
+            data.convert()?;
+        }
+        data.advance(0)?;
+        Ok(data)
+    }
+
+    /// Asks the other objects for strings. That is Ruby code, which may change everything else.
+    fn convert(&mut self) -> Result<(), Error> {
+        if let Objects::Many(array) = self.objects {
+            self.objects = Objects::Many(array.dup());
+        }
+        self.hold()?;
+        for piece in &mut self.pieces {
+            if let Piece::Other(index) = *piece {
+                let string = RString::try_convert(self.objects.get(index))?;
+                // SAFETY: it is copied at once.
+                *piece = Piece::Copy(unsafe { string.as_slice() }.to_vec());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to it that the bytes stay what they are, whatever becomes of the strings and buffers. To be called
+    /// before other threads or Ruby code run.
+    pub fn hold(&mut self) -> Result<(), Error> {
+        if self.held {
+            return Ok(());
+        }
+        for index in self.at..self.pieces.len() {
+            self.pieces[index] = match self.pieces[index] {
+                Piece::String(index) => self.hold_string(index)?,
+                Piece::Buffer(index) => Piece::Copy(io_buffer::bytes(self.objects.get(index))?.to_vec()),
+                _ => continue,
+            };
+        }
+        self.held = true;
+        Ok(())
+    }
+
+    /// Ruby's own copies of long strings share the memory until somebody writes to the original.
+    fn hold_string(&mut self, index: usize) -> Result<Piece, Error> {
+        let bytes = self.objects.string(index);
+        if bytes.len() < SHORT {
+            return Ok(Piece::Copy(bytes.to_vec()));
+        }
+        let object = self.objects.get(index);
+        let Some(frozen) = frozen_copy(object)? else { return Ok(Piece::Copy(bytes.to_vec())) };
+        let ruby = Ruby::get_with(object);
+        self.frozen.get_or_insert_with(|| ruby.ary_new()).push(frozen)?;
+        // SAFETY: nobody writes to a frozen string, and one of this length has its bytes outside of the object.
+        Ok(Piece::Frozen(unsafe { frozen.as_slice() }))
+    }
+
+    pub fn put_in(&self) -> usize {
+        self.put_in
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.at == self.pieces.len()
+    }
+
+    /// Makes an attempt with the next pieces of one kind. Bytes that are only in part in the pipe have filled it,
+    /// which is the second answer.
+    pub fn put(&mut self, pipe: BorrowedFd<'_>) -> Result<(Attempt, bool), Error> {
+        let rest = &mut self.pieces[self.at..];
+        let mut skip = self.skip;
+        let (attempt, offered) = match rest {
+            [Piece::Gift(_, gift), ..] => (give_gift(pipe, gift, skip), 0),
+            [Piece::Pages(_), ..] => {
+                let pages = rest.iter().map_while(|piece| match piece {
+                    Piece::Pages(pages) => Some(pages.from(std::mem::take(&mut skip))),
+                    _ => None,
+                });
+                (give(pipe, &pages.take(IOV_MAX).collect::<Vec<_>>()), 0)
+            }
+            _ => {
+                let mut slices = Vec::with_capacity(rest.len().min(IOV_MAX));
+                for piece in self.pieces[self.at..].iter().take(IOV_MAX) {
+                    let Some(bytes) = self.bytes(piece)? else { break };
+                    slices.push(IoSlice::new(&bytes[std::mem::take(&mut skip)..]));
+                }
+                (put(pipe, &slices), slices.iter().map(|slice| slice.len()).sum())
+            }
+        };
+        let full = match attempt {
+            Ok(Step::Moved(bytes)) => {
+                self.advance(bytes)?;
+                bytes < offered
+            }
+            _ => true,
+        };
+        Ok((attempt, full))
+    }
+
+    /// So many bytes more are in the pipe.
+    fn advance(&mut self, bytes: usize) -> Result<(), Error> {
+        self.put_in += bytes;
+        self.skip += bytes;
+        while !self.is_done() {
+            let len = self.len(&self.pieces[self.at])?;
+            if self.skip < len {
+                break;
+            }
+            if let Piece::Gift(index, gift) = &mut self.pieces[self.at] {
+                gift.gone(self.objects.get(*index))?;
+            }
+            self.skip -= len;
+            self.at += 1;
+        }
+        Ok(())
+    }
+
+    fn len(&self, piece: &Piece) -> Result<usize, Error> {
+        Ok(match piece {
+            Piece::Pages(pages) => pages.len(),
+            Piece::Gift(_, gift) => gift.len(),
+            _ => self.bytes(piece)?.map_or(0, <[u8]>::len),
+        })
+    }
+
+    /// The bytes that have to be copied into the pipe.
+    fn bytes<'data>(&self, piece: &'data Piece) -> Result<Option<&'data [u8]>, Error> {
+        Ok(match piece {
+            Piece::String(index) => Some(self.objects.string(*index)),
+            Piece::Buffer(index) => Some(io_buffer::bytes(self.objects.get(*index))?),
+            // SAFETY: `frozen` keeps the string.
+            Piece::Frozen(bytes) => Some(unsafe { &**bytes }),
+            Piece::Copy(bytes) => Some(bytes),
+            Piece::Other(_) | Piece::Pages(_) | Piece::Gift(..) => None,
+        })
+    }
+}
+
+impl Drop for Data {
+    fn drop(&mut self) {
+        for piece in &mut self.pieces[self.at..] {
+            if let Piece::Gift(index, gift) = piece {
+                gift.give_back(self.objects.get(*index));
+            }
+        }
+        // So that the compiler does not forget them early.
+        std::hint::black_box((&self.objects, &self.frozen));
+    }
+}
+
+/// The pages are only taken when some of them will go in.
+fn give_gift(pipe: BorrowedFd<'_>, gift: &mut Gift, skip: usize) -> Attempt {
+    if !ready(pipe, pipe)?.output {
+        return Ok(Step::WouldBlock);
+    }
+    give(pipe, &[gift.pages(skip)?])
+}
+
+/// A frozen string with the bytes of this one. None while something else (a `read` that was given it as
+/// its buffer, say) may write to its memory: then Ruby has locked it.
+fn frozen_copy(string: Value) -> Result<Option<RString>, Error> {
+    let raw = string.as_raw();
+    if !string.is_frozen() {
+        // SAFETY: it is a String. It raises if that is locked.
+        if protect(|| unsafe { rb_sys::rb_str_locktmp(raw) }).is_err() {
+            return Ok(None);
+        }
+        // SAFETY: it was locked here.
+        protect(|| unsafe { rb_sys::rb_str_unlocktmp(raw) })?;
+    }
+    // SAFETY: it is a String; for want of memory it raises.
+    let frozen = protect(|| unsafe { rb_sys::rb_str_new_frozen(raw) })?;
+    // SAFETY: it is what Ruby has just returned.
+    Ok(RString::from_value(unsafe { Value::from_raw(frozen) }))
+}

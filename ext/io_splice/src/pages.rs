@@ -1,0 +1,146 @@
+//! `IO::Splice::Pages`
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use io_splice_core::{Errno, PageSlice};
+use magnus::encoding::{EncodingCapable, Index};
+use magnus::rb_sys::protect;
+use magnus::typed_data::Obj;
+use magnus::value::ReprValue;
+use magnus::{DataTypeFunctions, Error, RClass, RString, RTypedData, Ruby, TryConvert, TypedData, Value};
+
+use crate::{error, io_buffer, number};
+
+/// Bytes in pages that others may share.
+#[derive(TypedData, Clone)]
+#[magnus(class = "IO::Splice::Pages", free_immediately, size, frozen_shareable)]
+pub struct Pages {
+    memory: Arc<Memory>,
+    range: Range<usize>,
+    encoding: Index,
+}
+
+impl DataTypeFunctions for Pages {
+    fn size(&self) -> usize {
+        size_of_val(self) + self.range.len()
+    }
+}
+
+/// The pages themselves, of which the garbage collector knows.
+struct Memory(io_splice_core::Pages);
+
+impl Memory {
+    fn new(ruby: &Ruby, value: Value) -> Result<Self, Error> {
+        let pages = match io_splice_core::Pages::new(bytes_of(value)?) {
+            // It may be that others are only waiting to be collected.
+            Err(Errno::NOMEM) => {
+                ruby.gc_start();
+                io_splice_core::Pages::new(bytes_of(value)?)
+            }
+            pages => pages,
+        };
+        let memory = Self(pages.map_err(|errno| error::no_memory(ruby, errno))?);
+        ruby.gc_adjust_memory_usage(memory.0.size() as isize);
+        protect(|| {
+            // SAFETY: it is freed at once. What was said above only counts from the next allocation on, and
+            // where there is nothing but these objects, that is too late.
+            unsafe { rb_sys::ruby_xfree(rb_sys::ruby_xmalloc(1)) };
+            rb_sys::Qnil as rb_sys::VALUE
+        })?;
+        Ok(memory)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: that it has become less is only counted; the garbage collector may be told so by those that
+        // it frees.
+        unsafe { rb_sys::rb_gc_adjust_memory_usage(-(self.0.size() as rb_sys::ssize_t)) };
+    }
+}
+
+/// What a String or a buffer holds, good until Ruby code runs.
+fn bytes_of<'value>(value: Value) -> Result<&'value [u8], Error> {
+    match RString::from_value(value) {
+        // SAFETY: as above.
+        Some(string) => Ok(unsafe { &*std::ptr::from_ref(string.as_slice()) }),
+        None => io_buffer::bytes(value),
+    }
+}
+
+impl Pages {
+    /// `Pages.new(data)`
+    pub fn new(ruby: &Ruby, class: RClass, data: Value) -> Result<Obj<Self>, Error> {
+        let (data, encoding) = if io_buffer::is_buffer(data) {
+            (data, ruby.ascii8bit_encindex())
+        } else {
+            let string = RString::try_convert(data)?;
+            (string.as_value(), string.enc_get())
+        };
+        let memory = Memory::new(ruby, data)?;
+        let range = 0..memory.0.as_bytes().len();
+        Ok(Self { memory: Arc::new(memory), range, encoding }.into_object(ruby, class))
+    }
+
+    fn into_object(self, ruby: &Ruby, class: RClass) -> Obj<Self> {
+        let pages = ruby.obj_wrap_as(self, class);
+        pages.freeze();
+        pages
+    }
+
+    /// The pages behind an object, if it is of this kind.
+    pub fn from_value(value: Value) -> Option<Self> {
+        RTypedData::from_value(value)?.get::<Self>().ok().cloned()
+    }
+
+    pub fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// Without the first `skip` bytes.
+    pub fn from(&self, skip: usize) -> PageSlice<'_> {
+        self.memory.0.slice(self.range.start + skip..self.range.end)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.memory.0.as_bytes()[self.range.clone()]
+    }
+
+    /// `to_s`
+    pub fn to_s(ruby: &Ruby, pages: &Self) -> Result<RString, Error> {
+        let string = ruby.str_from_slice(pages.bytes());
+        string.enc_associate(pages.encoding)?;
+        Ok(string)
+    }
+
+    /// `slice(offset, length = …)`
+    pub fn slice(ruby: &Ruby, pages: Obj<Self>, args: &[Value]) -> Result<Obj<Self>, Error> {
+        error::check_arity(ruby, args.len(), 1..=2)?;
+        let offset = number::offset(ruby, "offset", args[0])?.unwrap_or_default();
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let len = match args.get(1) {
+            Some(len) => number::length(ruby, *len)?,
+            None => pages.len().saturating_sub(offset),
+        };
+        let end = offset.checked_add(len).filter(|&end| end <= pages.len()).ok_or_else(|| {
+            let (offset, bytes) = (args[0], pages.len());
+            error::argument(ruby, format!("{len} bytes from {offset} on are more than there are of {bytes}"))
+        })?;
+        let start = pages.range.start;
+        let slice = Self { range: start + offset..start + end, ..Self::clone(&pages) };
+        Ok(slice.into_object(ruby, pages.class()))
+    }
+
+    /// `==`
+    pub fn is_equal(&self, other: Value) -> bool {
+        Self::from_value(other).is_some_and(|other| self.bytes() == other.bytes())
+    }
+
+    /// `hash`
+    pub fn hash(&self) -> u64 {
+        let bytes = self.bytes();
+        // SAFETY: it reads these bytes.
+        unsafe { rb_sys::rb_memhash(bytes.as_ptr().cast(), bytes.len() as _) }
+    }
+}
