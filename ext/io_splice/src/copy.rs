@@ -53,7 +53,7 @@ pub fn check_copy(ruby: &Ruby, len: Value, offset: Value) -> Result<(), Error> {
 }
 
 fn numbers(ruby: &Ruby, len: Value, offset: Value) -> Result<(Option<u64>, Option<u64>), Error> {
-    let len = if len.is_nil() { None } else { Some(number::length(ruby, len)? as u64) };
+    let len = if len.is_nil() { None } else { Some(number::length(ruby, "length", len)? as u64) };
     Ok((len, number::offset(ruby, "src_offset", offset)?))
 }
 

@@ -3,11 +3,12 @@
 use std::os::fd::BorrowedFd;
 use std::{io::IoSlice, ptr};
 
-use io_splice_core::{Attempt, IOV_MAX, Step, give, put, ready};
+use io_splice_core::{Attempt, IOV_MAX, Step, give, put, takes_pages};
 use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::value::ReprValue;
 use magnus::{Error, RArray, RString, Ruby, TryConvert, Value};
 
+use crate::error;
 use crate::io_buffer::{self, Gift};
 use crate::pages::Pages;
 
@@ -46,8 +47,9 @@ enum Piece {
     Gift(usize, Gift),
 }
 
-/// Up to this a copy is cheaper than an object.
-const SHORT: usize = 4096;
+/// Up to so many bytes a string is really copied. That holds against everything, while memory that is shared is still
+/// written to by a `read` that was under way when the string was duplicated, and in Ruby 3.1 by `IO::Buffer.for`.
+const SHORT: usize = 64 << 10;
 
 impl Objects {
     fn len(self) -> usize {
@@ -134,9 +136,17 @@ impl Data {
             return Ok(());
         }
         for index in self.at..self.pieces.len() {
-            self.pieces[index] = match self.pieces[index] {
-                Piece::String(index) => self.hold_string(index)?,
-                Piece::Buffer(index) => Piece::Copy(io_buffer::bytes(self.objects.get(index))?.to_vec()),
+            self.pieces[index] = match &mut self.pieces[index] {
+                Piece::String(index) => {
+                    let index = *index;
+                    self.hold_string(index)?
+                }
+                Piece::Buffer(index) => Piece::Copy(io_buffer::bytes(self.objects.get(*index))?.to_vec()),
+                Piece::Gift(index, gift) => {
+                    let ruby = Ruby::get_with(self.objects.get(*index));
+                    gift.pages(0).map_err(|errno| error::no_memory(&ruby, errno))?;
+                    continue;
+                }
                 _ => continue,
             };
         }
@@ -252,7 +262,7 @@ impl Drop for Data {
 
 /// The pages are only taken when some of them will go in.
 fn give_gift(pipe: BorrowedFd<'_>, gift: &mut Gift, skip: usize) -> Attempt {
-    if !ready(pipe, pipe)?.output {
+    if !takes_pages(pipe)? {
         return Ok(Step::WouldBlock);
     }
     give(pipe, &[gift.pages(skip)?])

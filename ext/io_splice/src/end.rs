@@ -50,6 +50,11 @@ impl End {
         Ok(Self { kind, direction })
     }
 
+    /// Whether it takes Ruby code (`to_io`) to make an end of that.
+    pub fn takes_ruby_code(value: Value) -> bool {
+        !is_integer(value) && !is_io(value)
+    }
+
     pub fn direction(self) -> Direction {
         self.direction
     }

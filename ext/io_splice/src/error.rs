@@ -5,7 +5,7 @@ use io_splice_core::Errno;
 use magnus::rb_sys::{FromRawValue, protect};
 use magnus::value::Lazy;
 use magnus::value::ReprValue;
-use magnus::{Class, Error, Exception, ExceptionClass, Module, RModule, Ruby, TryConvert, Value};
+use magnus::{Class, Error, Exception, ExceptionClass, Module, RClass, RModule, Ruby, TryConvert, Value};
 
 /// Makes the exception here and now. Left to magnus, it is made where an interrupt (and making an object
 /// lets one in) is a panic. Here the interrupt takes the exception's place.
@@ -31,6 +31,15 @@ pub fn errno(errno: Errno, call: &str, detail: Option<&str>) -> Error {
 /// An `IOError`.
 pub fn io(ruby: &Ruby, message: impl Display) -> Error {
     new(ruby.exception_io_error(), message)
+}
+
+/// The `IO::Buffer::AllocationError` for a buffer that has no memory (any more), in Ruby's own words.
+pub fn null_buffer(ruby: &Ruby) -> Error {
+    let buffer = ruby.class_io().const_get::<_, RClass>("Buffer");
+    match buffer.and_then(|buffer| buffer.const_get::<_, ExceptionClass>("AllocationError")) {
+        Ok(class) => new(class, "The buffer is not allocated!"),
+        Err(error) => error,
+    }
 }
 
 /// A `NoMemoryError`.

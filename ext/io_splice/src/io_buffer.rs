@@ -28,6 +28,10 @@ pub fn bytes<'buffer>(buffer: Value) -> Result<&'buffer [u8], Error> {
         unsafe { rb_sys::rb_io_buffer_get_bytes_for_reading(buffer.as_raw(), &mut start, &mut len) };
         Qnil as VALUE
     })?;
+    if start.is_null() {
+        // Ruby 3.1 says so itself, later ones say that it is empty.
+        return Err(error::null_buffer(&Ruby::get_with(buffer)));
+    }
     // SAFETY: Ruby has just said that this is the buffer's memory.
     Ok(unsafe { std::slice::from_raw_parts(start.cast(), len as usize) })
 }

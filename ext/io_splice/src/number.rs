@@ -26,11 +26,11 @@ fn integer(ruby: &Ruby, name: &str, value: Value) -> Result<Number, Error> {
 }
 
 /// A length in bytes, at least 0. What is larger than any call takes is clamped.
-pub fn length(ruby: &Ruby, value: Value) -> Result<usize, Error> {
-    match integer(ruby, "len", value)? {
+pub fn length(ruby: &Ruby, name: &str, value: Value) -> Result<usize, Error> {
+    match integer(ruby, name, value)? {
         Number::Fits(len) if len >= 0 => Ok(len as usize),
         Number::TooLarge => Ok(usize::MAX),
-        _ => Err(error::argument(ruby, format!("negative length {value} given"))),
+        _ => Err(error::argument(ruby, format!("negative {name} {value} given"))),
     }
 }
 

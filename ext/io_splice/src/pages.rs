@@ -117,10 +117,9 @@ impl Pages {
     /// `slice(offset, length = …)`
     pub fn slice(ruby: &Ruby, pages: Obj<Self>, args: &[Value]) -> Result<Obj<Self>, Error> {
         error::check_arity(ruby, args.len(), 1..=2)?;
-        let offset = number::offset(ruby, "offset", args[0])?.unwrap_or_default();
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let offset = number::length(ruby, "offset", args[0])?;
         let len = match args.get(1) {
-            Some(len) => number::length(ruby, *len)?,
+            Some(len) => number::length(ruby, "length", *len)?,
             None => pages.len().saturating_sub(offset),
         };
         let end = offset.checked_add(len).filter(|&end| end <= pages.len()).ok_or_else(|| {

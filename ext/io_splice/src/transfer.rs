@@ -46,7 +46,7 @@ fn splice_in(manner: Manner, ruby: &Ruby, args: &[Value]) -> Result<Value, Error
         call: Call::Splice,
         input: End::new(ruby, args[0], Direction::In)?,
         output: End::new(ruby, args[2], Direction::Out)?,
-        len: number::length(ruby, args[4])?,
+        len: number::length(ruby, "length", args[4])?,
         flags: number::flags(ruby, Call::Splice.name(), args.get(5).copied())?,
         manner,
     };
@@ -66,7 +66,7 @@ fn tee_in(manner: Manner, ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
         call: Call::Tee,
         input: End::new(ruby, args[0], Direction::In)?,
         output: End::new(ruby, args[1], Direction::Out)?,
-        len: number::length(ruby, args[2])?,
+        len: number::length(ruby, "length", args[2])?,
         flags: number::flags(ruby, Call::Tee.name(), args.get(3).copied())?,
         manner,
     };

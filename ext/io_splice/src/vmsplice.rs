@@ -12,8 +12,11 @@ const NAME: &str = Call::Vmsplice.name();
 pub fn vmsplice(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     error::check_arity(ruby, args.len(), 2..=3)?;
     let flags = number::flags(ruby, NAME, args.get(2).copied())?;
-    let end = End::new(ruby, args[0], Direction::Out)?;
     let mut data = Data::new(ruby, NAME, args[1], flags.gift)?;
+    if End::takes_ruby_code(args[0]) {
+        data.hold()?;
+    }
+    let end = End::new(ruby, args[0], Direction::Out)?;
     let result = put_all(ruby, end, &mut data, flags);
     keep_alive(&end);
     match result {

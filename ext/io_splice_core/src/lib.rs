@@ -28,7 +28,7 @@ mod splice;
 mod tee;
 
 pub use flags::Flags;
-pub use give::give;
+pub use give::{give, takes_pages};
 pub use hold::{Hold, Nonblocking, hold, holds};
 pub use pages::{PageSlice, Pages};
 pub use pipe::{default_capacity, pipe_size, set_pipe_size};
