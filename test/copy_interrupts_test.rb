@@ -259,13 +259,14 @@ class TestCopyInterrupts < Minitest::Test
         copy.kill
         guarded { copy.join }
         assert_next_copy_is_clean(from, to)
-        if number.even?
-          writer.close
-          assert_equal "foreign" * 1000, stuck.read
-        end
+        writer.close
+        back = stuck.read if number.even?
         target.close
-        assert_equal filled, out.read.bytesize
-        [stuck, writer, out].each(&:close)
+        # A TCP connection may have found more room meanwhile.
+        delivered = out.read.bytesize - filled
+        assert_includes 0..7000, delivered
+        assert_equal ("foreign" * 1000).byteslice(delivered..), back if back
+        [stuck, out].each(&:close)
       end
     end
   end

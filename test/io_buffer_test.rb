@@ -8,6 +8,8 @@ require "support/select_scheduler"
 
 # What is tested with `IO::Buffer`s: a snapshot of them goes into the pipe, or with `F_GIFT` they do themselves.
 class TestIOBuffer < Minitest::Test
+  include Experimental
+
   Pages = IO::Splice::Pages
   F_NONBLOCK = IO::Splice::F_NONBLOCK
   F_GIFT = IO::Splice::F_GIFT
@@ -58,16 +60,9 @@ class TestIOBuffer < Minitest::Test
     "transferred and freed" => ->(buffer) { buffer.transfer.free },
   }.freeze
 
-  def setup
-    super
-    @experimental = Warning[:experimental]
-    Warning[:experimental] = false
-  end
-
   def teardown
     GC.stress = false
     @to_free&.each(&:free)
-    Warning[:experimental] = @experimental
     super
   end
 
@@ -1229,31 +1224,11 @@ class TestIOBuffer < Minitest::Test
     thread
   end
 
-  def value_of(ractor)
-    guarded { ractor.respond_to?(:value) ? ractor.value : ractor.take }
-  end
-
   # What it writes to both outputs.
   def in_ruby(code, *options)
     lib = File.expand_path("../lib", __dir__)
     out, status = guarded { Open3.capture2e(RbConfig.ruby, *options, "-I", lib, "-rio/splice", "-e", code) }
     assert_predicate status, :success?, out
     out
-  end
-
-  def fork_child
-    fork do
-      yield
-      exit!(0)
-    ensure
-      exit!(1)
-    end
-  end
-
-  def ended(child)
-    guarded { Process.wait2(child).last }
-  rescue Timeout::Error
-    Process.kill(:KILL, child)
-    Process.wait2(child).last
   end
 end

@@ -8,6 +8,8 @@ require "rbconfig"
 require "support/select_scheduler"
 
 class TestPages < Minitest::Test
+  include Experimental
+
   Pages = IO::Splice::Pages
   F_NONBLOCK = IO::Splice::F_NONBLOCK
   F_GIFT = IO::Splice::F_GIFT
@@ -18,16 +20,9 @@ class TestPages < Minitest::Test
   SMALL = [1, PAGE - 1, PAGE, PAGE + 1, (3 * PAGE) + 5].freeze
   LARGE = [300 << 10, (3 << 20) + 1].freeze
 
-  def setup
-    super
-    @experimental = Warning[:experimental]
-    Warning[:experimental] = false
-  end
-
   def teardown
     GC.stress = false
     @to_free&.each(&:free)
-    Warning[:experimental] = @experimental
     super
   end
 
@@ -954,27 +949,5 @@ class TestPages < Minitest::Test
       #{code}
       puts peak.call - before
     RUBY
-  end
-
-  def ractor(...) = Ractor.new(...)
-
-  def value_of(ractor)
-    guarded { ractor.respond_to?(:value) ? ractor.value : ractor.take }
-  end
-
-  def fork_child
-    fork do
-      yield
-      exit!(0)
-    ensure
-      exit!(1)
-    end
-  end
-
-  def ended(child)
-    guarded { Process.wait2(child).last }
-  rescue Timeout::Error
-    Process.kill(:KILL, child)
-    Process.wait2(child).last
   end
 end

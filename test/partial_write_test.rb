@@ -29,6 +29,7 @@ class TestPartialWrite < Minitest::Test
       writer.nonblock = nonblock
       putting = until_in("vmsplice", thread { IO.vmsplice(writer, pattern(ALL)) })
       read = guarded { reader.read(100_000) }
+      guarded { Thread.pass while writer.wait_writable(0) }
       until_in("vmsplice", putting)
       read += duplicate_of(reader)
       ending.call(putting, reader, writer)

@@ -5,16 +5,7 @@ require "io/nonblock"
 
 # Every call works in Ractors other than the main one, with numbers and with IOs of the Ractor's own.
 class TestRactor < Minitest::Test
-  def setup
-    super
-    @experimental = Warning[:experimental]
-    Warning[:experimental] = false
-  end
-
-  def teardown
-    Warning[:experimental] = @experimental
-    super
-  end
+  include Experimental
 
   def test_all_calls_work_with_pipes_of_the_ractor
     answers = in_a_ractor do
@@ -125,14 +116,6 @@ class TestRactor < Minitest::Test
   end
 
   private
-
-  def ractor(...)
-    Ractor.new(...)
-  end
-
-  def value_of(ractor)
-    guarded { ractor.respond_to?(:value) ? ractor.value : ractor.take }
-  end
 
   def in_a_ractor(...)
     value_of(ractor(...))

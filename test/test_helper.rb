@@ -65,6 +65,24 @@ module SpliceTest
   # A thread of the test's own, which reports its failure only through `value`.
   def thread(&) = Thread.new(&)
 
+  # A process of the test's own, which succeeds if the block comes to its end.
+  def fork_child
+    fork do
+      yield
+      exit!(0)
+    ensure
+      exit!(1)
+    end
+  end
+
+  # How a child has ended.
+  def ended(child)
+    guarded { Process.wait2(child).last }
+  rescue Timeout::Error
+    Process.kill(:KILL, child)
+    Process.wait2(child).last
+  end
+
   # Returns once the thread waits in the kernel or elsewhere.
   def until_asleep(thread)
     guarded { Thread.pass until thread.stop? }
@@ -99,4 +117,26 @@ end
 
 class Minitest::Test
   include SpliceTest
+end
+
+# For tests of what Ruby calls experimental and warns of: Ractors, in Ruby 3.1 IO::Buffer.
+module Experimental
+  def setup
+    super
+    @experimental = Warning[:experimental]
+    Warning[:experimental] = false
+  end
+
+  def teardown
+    Warning[:experimental] = @experimental
+    super
+  end
+
+  private
+
+  def ractor(...) = Ractor.new(...)
+
+  def value_of(ractor)
+    guarded { ractor.respond_to?(:value) ? ractor.value : ractor.take }
+  end
 end
