@@ -26,6 +26,7 @@ mod ready;
 mod refusal;
 mod splice;
 mod tee;
+mod watch;
 
 pub use flags::Flags;
 pub use give::{give, takes_pages};
@@ -35,10 +36,11 @@ pub use pipe::{default_capacity, pipe_size, set_pipe_size};
 pub use pool::OwnPipe;
 pub use private_fd::{PrivateFd, close_after_fork};
 pub use put::{put, write_now};
-pub use ready::{Readiness, ready, wait_until_ready};
+pub use ready::{Awaited, Readiness, ready, wait_until_any_ready, wait_until_ready};
 pub use refusal::{Call, refusal};
 pub use splice::splice;
 pub use tee::tee;
+pub use watch::Watch;
 
 pub use rustix::io::Errno;
 pub use rustix::param::page_size;

@@ -51,25 +51,40 @@ pub(crate) fn events(fd: BorrowedFd<'_>, events: PollFlags) -> rustix::io::Resul
     Ok(fds[0].revents())
 }
 
-/// `poll(fd, timeout)`—Waits until one end of a copy is ready, at most for so long. It is what a
+/// An end that somebody waits for.
+#[derive(Clone, Copy, Debug)]
+pub struct Awaited<'fd> {
+    /// Whether it is to become readable or writable.
+    pub side: Side,
+    /// The end.
+    pub fd: BorrowedFd<'fd>,
+    /// Whether the wait has found it ready.
+    pub ready: bool,
+}
+
+/// `poll(fds, timeout)`—Waits until one of the ends is ready, at most for so long. It is what a
 /// [`Host`](crate::copy::Host) can wait with.
 ///
 /// # References
 ///  - [Linux]
 ///
 /// [Linux]: https://man7.org/linux/man-pages/man2/poll.2.html
-pub fn wait_until_ready(side: Side, fd: BorrowedFd<'_>, timeout: Option<Duration>) -> Waited {
-    let events = match side {
-        Side::Input => PollFlags::IN,
-        Side::Output => PollFlags::OUT,
-    };
-    let mut fds = [PollFd::from_borrowed_fd(fd, events)];
+pub fn wait_until_any_ready(ends: &mut [Awaited<'_>], timeout: Option<Duration>) -> Waited {
+    let events = |side| if side == Side::Input { PollFlags::IN } else { PollFlags::OUT };
+    let mut fds: Vec<_> = ends.iter().map(|end| PollFd::from_borrowed_fd(end.fd, events(end.side))).collect();
     // A timeout that is too long to say is none.
     let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
     match poll(&mut fds, timeout.as_ref()) {
-        Ok(0) => Waited::TimedOut,
-        Err(Errno::INTR) => Waited::Interrupted,
-        // Whatever is wrong with the descriptor, the next call will say.
-        Ok(_) | Err(_) => Waited::Ready,
+        Ok(0) => return Waited::TimedOut,
+        Err(Errno::INTR) => return Waited::Interrupted,
+        Ok(_) => ends.iter_mut().zip(&fds).for_each(|(end, fd)| end.ready = !fd.revents().is_empty()),
+        // Whatever is wrong, the next call will say.
+        Err(_) => ends.iter_mut().for_each(|end| end.ready = true),
     }
+    Waited::Ready
+}
+
+/// As [`wait_until_any_ready`], for one end.
+pub fn wait_until_ready(side: Side, fd: BorrowedFd<'_>, timeout: Option<Duration>) -> Waited {
+    wait_until_any_ready(&mut [Awaited { side, fd, ready: false }], timeout)
 }

@@ -18,6 +18,9 @@ pub trait Kernel {
         len: usize,
     ) -> Result<usize>;
 
+    /// [tee(2)](https://man7.org/linux/man-pages/man2/tee.2.html), never waiting
+    fn tee(&mut self, fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>, len: usize) -> Result<usize>;
+
     /// [sendfile(2)](https://man7.org/linux/man-pages/man2/sendfile.2.html)
     fn sendfile(
         &mut self,
@@ -67,6 +70,10 @@ impl Kernel for Linux {
     ) -> Result<usize> {
         // Without SPLICE_F_MORE: left on for the last piece, it makes the peer wait up to 200 ms.
         rustix::pipe::splice(fd_in, off_in, fd_out, None, len, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)
+    }
+
+    fn tee(&mut self, fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>, len: usize) -> Result<usize> {
+        rustix::pipe::tee(fd_in, fd_out, len, SpliceFlags::NONBLOCK)
     }
 
     fn sendfile(

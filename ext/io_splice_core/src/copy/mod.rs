@@ -10,26 +10,32 @@
 //!
 //! The copy never waits by itself, and does not know who does: it asks its [`Host`].
 
+mod fan_out;
 mod kernel;
+mod relay;
 mod route;
 
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
+pub use fan_out::{FanOut, FanOutPause};
 pub use kernel::{Kernel, Linux};
+pub use relay::{Direction, Ends, Relay, RelayPause, Timeouts};
 pub use route::{Plan, Route};
 
-use crate::PIPE_BUF;
 use crate::pool::OwnPipe;
+use crate::{Awaited, PIPE_BUF};
 
 /// How much one call may move, so that an interrupt is noticed soon: the kernel does not look up while it
 /// copies from file to file.
 const CHUNK: usize = 64 << 20;
 
-/// What one read takes.
+/// What one read takes; the first ones less, until one has filled its buffer.
 const BUFFER: usize = 256 << 10;
+const SMALL_BUFFER: usize = 16 << 10;
 
 /// How much is moved before the caller is told.
 const REPORT: u64 = 1 << 20;
@@ -60,6 +66,15 @@ pub enum Waited {
 pub trait Host {
     /// Waits until one end is ready.
     fn wait(&mut self, side: Side, fd: BorrowedFd<'_>) -> Waited;
+
+    /// Whether somebody wants something of this thread.
+    fn interrupted(&mut self) -> bool;
+}
+
+/// Who runs several copies at once.
+pub trait Hub {
+    /// Waits until one of the ends is ready, at most for so long, and marks those that are.
+    fn wait(&mut self, ends: &mut [Awaited<'_>], timeout: Option<Duration>) -> Waited;
 
     /// Whether somebody wants something of this thread.
     fn interrupted(&mut self) -> bool;
@@ -117,6 +132,9 @@ pub struct Copy<K: Kernel = Linux> {
     held: Held,
     /// A pipe of our own with nothing in it.
     idle: Option<OwnPipe>,
+    buffer: usize,
+    /// How much one call may move.
+    most: usize,
     in_vain: u32,
     may_block: bool,
 }
@@ -141,6 +159,8 @@ impl<K: Kernel> Copy<K> {
             reported: None,
             held: Held::Nothing,
             idle: None,
+            buffer: SMALL_BUFFER,
+            most: CHUNK,
             in_vain: 0,
             may_block: true,
         }
@@ -161,6 +181,31 @@ impl<K: Kernel> Copy<K> {
     /// Asks to be told now and then how far the copy is.
     pub fn report(&mut self) {
         self.reported = Some(0);
+    }
+
+    /// Keeps neither a pipe nor memory in which nothing is.
+    fn rest(&mut self) {
+        if let Some(pipe) = self.idle.take() {
+            pipe.give_back();
+        }
+        if self.held() == 0 {
+            self.held = Held::Nothing;
+        }
+    }
+
+    /// What is held.
+    fn bytes(&mut self) -> rustix::io::Result<&[u8]> {
+        self.take_into_memory()?;
+        Ok(match &self.held {
+            Held::Memory(buffer, bytes) => &buffer[bytes.clone()],
+            _ => &[],
+        })
+    }
+
+    /// So much of what is held has reached the output.
+    fn was_delivered(&mut self, bytes: usize) {
+        self.delivered += bytes as u64;
+        self.let_go(bytes);
     }
 
     /// How many bytes the output has taken.
@@ -229,9 +274,8 @@ impl<K: Kernel> Copy<K> {
         if self.lost_its_pipe() {
             return Vec::new();
         }
-        self.never_block();
         if let Some(output) = output {
-            while self.held() > 0 && matches!(self.deliver(output), Ok(Step::Moved)) {}
+            self.deliver_now(output);
         }
         let held = self.held() as u64;
         // With an offset the input's position has never moved.
@@ -247,6 +291,12 @@ impl<K: Kernel> Copy<K> {
         }
         self.held = Held::Nothing;
         Vec::new()
+    }
+
+    /// Delivers as much of what is held as the output takes at once.
+    fn deliver_now(&mut self, output: BorrowedFd<'_>) {
+        self.never_block();
+        while self.held() > 0 && matches!(self.deliver(output), Ok(Step::Moved)) {}
     }
 
     fn step(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Attempt {
@@ -345,12 +395,13 @@ impl<K: Kernel> Copy<K> {
 
     /// Takes bytes into memory. Nothing is held.
     fn fill_memory(&mut self, input: BorrowedFd<'_>, room: usize) -> Attempt {
+        let room = room.min(self.buffer);
         let mut buffer = match std::mem::replace(&mut self.held, Held::Nothing) {
-            Held::Memory(buffer, _) if buffer.len() >= room.min(BUFFER) => buffer,
-            _ => vec![0; room.min(BUFFER)],
+            Held::Memory(buffer, _) if buffer.len() >= room => buffer,
+            _ => vec![0; room],
         };
-        let room = room.min(buffer.len());
         let read = self.kernel.read(input, self.offset.as_mut(), &mut buffer[..room]);
+        self.buffer = if read == Ok(self.buffer) { BUFFER } else { self.buffer };
         self.held = Held::Memory(buffer, 0..read.unwrap_or(0));
         match read {
             Ok(0) => Ok(Step::Ended),
@@ -378,8 +429,7 @@ impl<K: Kernel> Copy<K> {
         match delivered {
             Ok(0) => Ok(Step::InVain),
             Ok(bytes) => {
-                self.delivered += bytes as u64;
-                self.let_go(bytes);
+                self.was_delivered(bytes);
                 Ok(Step::Moved)
             }
             Err(errno) if matches!(self.held, Held::Pipe(..)) && Route::Through.refused(errno) => {
@@ -435,7 +485,7 @@ impl<K: Kernel> Copy<K> {
     /// How much one call may take now.
     fn left_to_take(&self) -> usize {
         let limit = self.plan.limit.map_or(u64::MAX, |limit| limit - self.taken);
-        let left = self.left.unwrap_or(u64::MAX).min(limit).min(CHUNK as u64) as usize;
+        let left = self.left.unwrap_or(u64::MAX).min(limit).min(self.most as u64) as usize;
         if self.reported.is_some() { left.min(REPORT as usize) } else { left }
     }
 
@@ -465,9 +515,20 @@ impl<K: Kernel> Copy<K> {
 
 impl<K: Kernel> Drop for Copy<K> {
     fn drop(&mut self) {
-        if let Some(pipe) = self.idle.take() {
-            pipe.give_back();
-        }
+        self.rest();
+    }
+}
+
+/// A copy among several: who runs them waits for all of them together.
+struct Among<'hub, H>(&'hub mut H);
+
+impl<H: Hub> Host for Among<'_, H> {
+    fn wait(&mut self, _side: Side, _fd: BorrowedFd<'_>) -> Waited {
+        Waited::Elsewhere
+    }
+
+    fn interrupted(&mut self) -> bool {
+        self.0.interrupted()
     }
 }
 

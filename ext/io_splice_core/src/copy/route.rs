@@ -80,12 +80,7 @@ impl Plan {
         offset: Option<u64>,
     ) -> rustix::io::Result<Self> {
         let (from, to) = (Descriptor::look(fd_in)?, Descriptor::look(fd_out)?);
-        let limit = if from.kind() == FileType::RegularFile && from.is_same_file(&to) {
-            let start = offset.map_or_else(|| tell(fd_in), Ok)?;
-            Some(from.size().saturating_sub(start))
-        } else {
-            None
-        };
+        let limit = limit(fd_in, &from, &to, offset)?;
         let (wary_in, wary_out) = (is_wary(fd_in, &from), is_wary(fd_out, &to));
         let mut routes = routes(from.kind(), &to, wary_out);
         let small = len.is_some_and(|len| len <= SMALL);
@@ -95,6 +90,46 @@ impl Plan {
         }
         Ok(Self { routes, wary_in, wary_out, limit })
     }
+
+    /// A plan for taking bytes from an input that go to several outputs. `EINVAL` if one of them leads back to it.
+    pub(crate) fn to_several(
+        fd_in: BorrowedFd<'_>,
+        fds_out: &[Option<BorrowedFd<'_>>],
+    ) -> rustix::io::Result<Self> {
+        let from = Descriptor::look_closely(fd_in)?;
+        let mut plan = Self { wary_in: is_wary(fd_in, &from), ..Self::NOWHERE };
+        for fd_out in fds_out.iter().flatten() {
+            let to = Descriptor::look_closely(*fd_out)?;
+            if from.is_pipe() && from.is_same_file(&to) {
+                return Err(Errno::INVAL);
+            }
+            plan.limit = plan.limit.or(limit(fd_in, &from, &to, None)?);
+        }
+        Ok(plan)
+    }
+
+    /// A plan for passing on bytes that are held.
+    pub(crate) fn to(fd_out: BorrowedFd<'_>) -> rustix::io::Result<Self> {
+        Ok(Self { wary_out: is_wary(fd_out, &Descriptor::look(fd_out)?), ..Self::NOWHERE })
+    }
+
+    /// One of which no end is known.
+    pub(crate) const NOWHERE: Self =
+        Self { routes: &[Route::Through, Route::ReadWrite], wary_in: false, wary_out: false, limit: None };
+}
+
+/// What there is to copy from a file to itself.
+fn limit(
+    fd_in: BorrowedFd<'_>,
+    from: &Descriptor,
+    to: &Descriptor,
+    offset: Option<u64>,
+) -> rustix::io::Result<Option<u64>> {
+    if from.kind() != FileType::RegularFile || !from.is_same_file(to) {
+        return Ok(None);
+    }
+    let start = offset.map_or_else(|| tell(fd_in), Ok)?;
+    Ok(Some(from.size().saturating_sub(start)))
 }
 
 /// Up to so many bytes a copy through memory costs less than the two ways into and out of a pipe.
