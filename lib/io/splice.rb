@@ -360,3 +360,5 @@ class IO
 end
 
 require_relative "splice/copying"
+require_relative "splice/relay"
+require_relative "splice/tee_stream"

@@ -1,16 +1,15 @@
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::time::Duration;
+use std::os::fd::AsFd;
 
-use io_splice_core::copy::{Copy, Host, Pause, Plan, Side, Waited};
-use io_splice_core::{Call, Errno, PrivateFd, refusal, wait_until_ready};
+use io_splice_core::copy::{Copy, Pause, Plan, Side};
+use io_splice_core::{Call, Errno, PrivateFd, refusal};
 use magnus::block::Proc;
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, Value};
 
 use crate::end::{Direction, End, descriptors_for_copy, keep_alive, number_of};
-use crate::gvl::{self, CurrentThread};
+use crate::outside::{Outside, outside};
 use crate::wait::{rest, scheduled, timed_out, wait_for};
-use crate::{error, number};
+use crate::{error, gvl, number};
 
 const NAME: &str = "copy_stream";
 
@@ -68,7 +67,10 @@ fn run(ruby: &Ruby, copy: &mut Copy, input: End, output: End, progress: Option<P
             Side::Input => (input, output),
             Side::Output => (output, input),
         };
-        match stay_outside(copy, (input, fd_in), (output, fd_out))? {
+        let mut host = Outside::new((input.timeout()?, output.timeout()?));
+        let mut pause = Pause::Interrupted;
+        outside(NAME, &[input, output], &mut |fds| pause = copy.run(fds[0], fds[1], &mut host))?;
+        match pause {
             Pause::Done => return tell(copy.delivered()),
             Pause::Progress => tell(copy.delivered())?,
             Pause::Interrupted => gvl::check_interrupts()?,
@@ -86,76 +88,9 @@ fn run(ruby: &Ruby, copy: &mut Copy, input: End, output: End, progress: Option<P
     }
 }
 
-/// Copies without the GVL for as long as nothing of Ruby's is needed. Ruby knows meanwhile that
-/// both descriptors are in use, so closing one of them ends it.
-fn stay_outside(
-    copy: &mut Copy,
-    (input, fd_in): (End, BorrowedFd<'_>),
-    (output, fd_out): (End, BorrowedFd<'_>),
-) -> Result<Pause, Error> {
-    let mut host = Outside {
-        thread: CurrentThread::new(),
-        scheduled: scheduled(),
-        timeouts: (input.timeout()?, output.timeout()?),
-    };
-    let mut pause = Pause::Interrupted;
-    match (input.open_file(), output.open_file()) {
-        _ if gvl::alone() => {
-            gvl::without(|| pause = copy.run(fd_in, fd_out, &mut host));
-        }
-        (Some(file), Some(_)) => gvl::while_using(file, fd_in.as_raw_fd(), || {
-            // The GVL was gone for a moment, in which nothing kept others from closing the output.
-            let fd_out = number_of(NAME, output)?;
-            using(output, fd_out, || pause = copy.run(fd_in, fd_out, &mut host))
-        })?,
-        (Some(_), None) => using(input, fd_in, || pause = copy.run(fd_in, fd_out, &mut host))?,
-        (None, _) => using(output, fd_out, || pause = copy.run(fd_in, fd_out, &mut host))?,
-    }
-    Ok(pause)
-}
-
-/// Works without the GVL while Ruby knows that the end is in use. Nobody knows who uses a number.
-fn using(end: End, fd: BorrowedFd<'_>, work: impl FnOnce()) -> Result<(), Error> {
-    match end.open_file() {
-        Some(file) => gvl::without_while_using(file, fd.as_raw_fd(), work),
-        None => {
-            gvl::without(work);
-            Ok(())
-        }
-    }
-}
-
-/// What a copy that stays outside of the GVL finds there.
-struct Outside {
-    thread: CurrentThread,
-    scheduled: bool,
-    timeouts: (Option<Duration>, Option<Duration>),
-}
-
-impl Host for Outside {
-    fn wait(&mut self, side: Side, fd: BorrowedFd<'_>) -> Waited {
-        if self.scheduled {
-            return Waited::Elsewhere;
-        }
-        if self.interrupted() {
-            return Waited::Interrupted;
-        }
-        // An interrupt from here on ends the wait: Ruby signals the thread until it has come back.
-        let timeout = match side {
-            Side::Input => self.timeouts.0,
-            Side::Output => self.timeouts.1,
-        };
-        wait_until_ready(side, fd, timeout)
-    }
-
-    fn interrupted(&mut self) -> bool {
-        self.thread.interrupted()
-    }
-}
-
 /// After an error or an exception: delivers what can be delivered, and puts the input back to stand right
 /// behind it.
-fn give_up(ruby: &Ruby, copy: &mut Copy, input: End, output: End) {
+pub fn give_up(ruby: &Ruby, copy: &mut Copy, input: End, output: End) {
     if copy.held() == 0 {
         return;
     }

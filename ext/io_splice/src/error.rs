@@ -5,7 +5,9 @@ use io_splice_core::Errno;
 use magnus::rb_sys::{FromRawValue, protect};
 use magnus::value::Lazy;
 use magnus::value::ReprValue;
-use magnus::{Class, Error, Exception, ExceptionClass, Module, RClass, RModule, Ruby, TryConvert, Value};
+use magnus::{
+    Class, Error, Exception, ExceptionClass, IntoValue, Module, RClass, RModule, Ruby, TryConvert, Value,
+};
 
 /// Makes the exception here and now. Left to magnus, it is made where an interrupt (and making an object
 /// lets one in) is a panic. Here the interrupt takes the exception's place.
@@ -88,9 +90,10 @@ pub fn end_of_file(ruby: &Ruby) -> Error {
     new(ruby.exception_eof_error(), "end of file reached")
 }
 
-/// `IO::TimeoutError`, which Ruby has from 3.2.
+/// `IO::TimeoutError`, for which there is a stand-in where Ruby does not have it.
 pub fn timeout(ruby: &Ruby, message: &'static str) -> Error {
-    match ruby.class_io().const_get::<_, ExceptionClass>("TimeoutError") {
+    let splice = ruby.class_io().const_get::<_, RModule>("Splice");
+    match splice.and_then(|splice| splice.const_get::<_, ExceptionClass>("TimeoutError")) {
         Ok(class) => new(class, message),
         Err(error) => error,
     }
@@ -103,21 +106,44 @@ pub fn transfer(code: Errno, call: &str, why: Option<&str>, moved: usize) -> Err
     errno(code, call, Some(detail.as_str()).filter(|detail| !detail.is_empty()))
 }
 
-/// What marks the exceptions of calls that had moved something before.
-pub static PARTIAL_WRITE: Lazy<RModule> = Lazy::new(|ruby| {
-    let splice = ruby.class_io().const_get::<_, RModule>("Splice");
-    splice.and_then(|splice| splice.define_module("PartialWrite")).expect("IO::Splice is there")
-});
+/// Modules that mark exceptions which came when something had moved, and that say how much.
+pub static PARTIAL_WRITE: Lazy<RModule> = Lazy::new(|ruby| module(ruby, "PartialWrite"));
+pub static PARTIAL_TEE: Lazy<RModule> = Lazy::new(|ruby| module(ruby, "PartialTee"));
+pub static RELAYED: Lazy<RModule> = Lazy::new(|ruby| module(ruby, "Relayed"));
 
-/// Adds to an exception how many bytes had moved before it, if any had. A `throw` cannot carry it.
+fn module(ruby: &Ruby, name: &str) -> RModule {
+    let splice = ruby.class_io().const_get::<_, RModule>("Splice");
+    splice.and_then(|splice| splice.define_module(name)).expect("IO::Splice is there")
+}
+
+/// Adds to an exception how many bytes had moved before it, if any had.
 pub fn partial_write(ruby: &Ruby, error: Error, moved: usize) -> Error {
-    let exception = error.value().and_then(Exception::from_value).filter(|_| moved > 0);
-    if let Some(exception) = exception {
-        // One that is frozen goes without.
-        let _ =
-            exception.funcall::<_, _, Value>("extend", (ruby.get_inner(&PARTIAL_WRITE),)).and_then(|_| {
-                exception.funcall::<_, _, Value>("instance_variable_set", ("@bytes_written", moved))
-            });
+    if moved == 0 {
+        return error;
+    }
+    mark(ruby, error, &PARTIAL_WRITE, "@bytes_written", moved)
+}
+
+/// Adds to an exception how many bytes a relay had moved before it, in each direction.
+pub fn relayed(ruby: &Ruby, error: Error, bytes: [u64; 2]) -> Error {
+    let bytes = ruby.ary_new_from_values(&bytes.map(|bytes| bytes.into_value_with(ruby)));
+    mark(ruby, error, &RELAYED, "@bytes_relayed", bytes)
+}
+
+/// Adds to an exception how many bytes each output had got before it, and which of them it was.
+pub fn partial_tee(ruby: &Ruby, error: Error, failed: Option<usize>, bytes: &[u64]) -> Error {
+    let bytes = ruby.ary_from_iter(bytes.iter().copied());
+    let error = mark(ruby, error, &PARTIAL_TEE, "@bytes_written", bytes);
+    mark(ruby, error, &PARTIAL_TEE, "@target", failed)
+}
+
+/// What is no exception, a `throw` or `Thread#kill`, cannot be marked, nor can one that is frozen.
+fn mark(ruby: &Ruby, error: Error, with: &'static Lazy<RModule>, name: &str, value: impl IntoValue) -> Error {
+    if let Some(exception) = error.value().and_then(Exception::from_value) {
+        let value = value.into_value_with(ruby);
+        let _ = exception
+            .funcall::<_, _, Value>("extend", (ruby.get_inner(with),))
+            .and_then(|_| exception.funcall::<_, _, Value>("instance_variable_set", (name, value)));
     }
     error
 }

@@ -9,11 +9,14 @@ mod copy;
 mod data;
 mod end;
 mod error;
+mod fan_out;
 mod gvl;
 mod io_buffer;
 mod number;
+mod outside;
 mod pages;
 mod pipe_size;
+mod relay;
 mod transfer;
 mod vmsplice;
 mod wait;
@@ -52,6 +55,8 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     // A private constant of the Ruby layer, so that none of this is for users to call.
     let copying = splice.define_module("Copying")?;
     copying.define_singleton_method("copy_between", function!(copy::copy_between, -1))?;
+    copying.define_singleton_method("tee_between", function!(fan_out::tee_between, -1))?;
+    copying.define_singleton_method("relay_between", function!(relay::relay_between, -1))?;
     copying.define_singleton_method("check_copy", function!(copy::check_copy, 2))?;
     copying.define_singleton_method("close_after_fork", function!(io_splice_core::close_after_fork, 0))?;
     let pages = splice.define_class("Pages", ruby.class_object())?;
@@ -67,6 +72,8 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
 
     Lazy::force(&EAGAIN, ruby);
     Lazy::force(&error::PARTIAL_WRITE, ruby);
+    Lazy::force(&error::PARTIAL_TEE, ruby);
+    Lazy::force(&error::RELAYED, ruby);
     let version = ruby.str_new(env!("CARGO_PKG_VERSION"));
     version.freeze();
     splice.const_set("VERSION", version)?;

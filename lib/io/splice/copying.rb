@@ -34,9 +34,10 @@ class IO
       def copy(src, dst, len, src_offset, &progress)
         # The one case that is worth being quick about.
         return copy_between(src, dst, len, src_offset, &progress) if src.is_a?(IO) && dst.is_a?(IO)
-        return copy_objects(src, dst, len, src_offset, &progress) unless descriptor?(src) && descriptor?(dst)
 
         check_copy(len, src_offset) # before a file is emptied
+        return copy_objects(src, dst, len, src_offset, &progress) unless descriptor?(src) && descriptor?(dst)
+
         opened(src, File::RDONLY) do |input|
           opened(dst, File::WRONLY | File::CREAT | File::TRUNC) do |output|
             copy_between(input, output, len, src_offset, &progress)

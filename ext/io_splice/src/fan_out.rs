@@ -1,0 +1,167 @@
+use std::os::fd::{AsFd, BorrowedFd};
+
+use io_splice_core::copy::{FanOut, FanOutPause};
+use io_splice_core::{Errno, PrivateFd};
+use magnus::block::Proc;
+use magnus::value::ReprValue;
+use magnus::{Error, IntoValue, RString, Ruby, TryConvert, Value};
+
+use crate::end::{Direction, End, descriptors_for_copy, number_of};
+use crate::outside::{Outside, Scheduler, outside};
+use crate::wait::{rest, timed_out};
+use crate::{error, gvl, number};
+
+const NAME: &str = "tee_stream";
+
+/// `tee_between(src, len, hand_over, *dsts) { |bytes_so_far| }`: a copy from one descriptor to several, to the end of the
+/// input or `len` bytes; the count may be less. A `src` that is a String is what there is to copy. A `dst` that is nil is
+/// handed its bytes: `hand_over.(index, bytes)` tells how many it took, or false if it takes no more. Then
+/// `hand_over.(index, nil)` is to raise the reason when the others have caught up.
+pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
+    let bytes = RString::from_value(args[0]);
+    let input = if bytes.is_some() { None } else { Some(End::new(ruby, args[0], Direction::In)?) };
+    let len = if args[1].is_nil() { None } else { Some(number::length(ruby, "length", args[1])? as u64) };
+    let hand_over = Proc::try_convert(args[2])?;
+    let progress = if ruby.block_given() { Some(ruby.block_proc()?) } else { None };
+    let end = |dst: &Value| {
+        if dst.is_nil() { Ok(None) } else { End::new(ruby, *dst, Direction::Out).map(Some) }
+    };
+    // They are IOs and numbers, and stay where they are as long as they are arguments.
+    let outputs = args[3..].iter().map(end).collect::<Result<Vec<_>, Error>>()?;
+
+    let (fd_in, fds_out) = descriptors(input, &outputs)?;
+    let mut copy = FanOut::new(fd_in, &fds_out, len).map_err(|errno| {
+        let why = (errno == Errno::INVAL).then_some("an output is the pipe that is the input");
+        error::errno(errno, NAME, why)
+    })?;
+    let timeout = |end: &Option<End>| end.map_or(Ok(None), End::timeout);
+    let timeouts = outputs.iter().map(timeout).collect::<Result<Vec<_>, Error>>()?;
+    copy.set_timeouts(timeout(&input)?, timeouts);
+    if progress.is_some() {
+        copy.report();
+    }
+    let (first, ended) = match (input, bytes) {
+        (Some(input), _) => input.take_read_ahead(ruby, len.unwrap_or(u64::MAX)),
+        // SAFETY: it is copied before Ruby runs again.
+        (None, Some(bytes)) => (unsafe { bytes.as_slice() }.to_vec(), Ok(())),
+        (None, None) => (Vec::new(), Ok(())),
+    };
+    copy.put_first(first);
+
+    let mut work = Work { copy, input, outputs, hand_over, progress, failed: None };
+    let ended = ended.and_then(|()| work.run(ruby));
+    if ended.is_err() {
+        work.give_up(ruby);
+    }
+    std::hint::black_box((&work.input, args));
+    let delivered: Vec<u64> = work.copy.delivered().collect();
+    match ended {
+        Ok(()) => Ok(work.copy.copied().into_value_with(ruby)),
+        Err(error) => Err(error::partial_tee(ruby, error, work.failed, &delivered)),
+    }
+}
+
+struct Work {
+    copy: FanOut,
+    input: Option<End>,
+    outputs: Vec<Option<End>>,
+    hand_over: Proc,
+    progress: Option<Proc>,
+    /// The output whose error this is.
+    failed: Option<usize>,
+}
+
+impl Work {
+    fn run(&mut self, ruby: &Ruby) -> Result<(), Error> {
+        let ends: Vec<_> = self.outputs.iter().copied().chain([self.input]).flatten().collect();
+        let mut scheduler = Scheduler::default();
+        loop {
+            descriptors(self.input, &self.outputs)?;
+            let mut hub = Outside::new((None, None));
+            let mut pause = FanOutPause::Interrupted;
+            outside(NAME, &ends, &mut |fds| {
+                let mut fds = fds.iter().copied();
+                let fds_out: Vec<_> = self.outputs.iter().map(|end| end.and_then(|_| fds.next())).collect();
+                pause = self.copy.run(fds.next(), &fds_out, &mut hub);
+            })?;
+            match pause {
+                FanOutPause::Done => return self.tell(),
+                FanOutPause::Progress => self.tell()?,
+                FanOutPause::HandOver(output) => self.hand_over(ruby, output)?,
+                FanOutPause::Wait => scheduler.wait(ruby, NAME, &hub)?,
+                FanOutPause::InVain(times) => rest(ruby, times)?,
+                FanOutPause::Interrupted => gvl::check_interrupts()?,
+                FanOutPause::TimedOut(output) => {
+                    self.failed = output;
+                    return Err(timed_out(ruby, output.map_or(Direction::In, |_| Direction::Out)));
+                }
+                FanOutPause::InputFailed(errno) => return Err(error::errno(errno, NAME, Some("the input"))),
+                FanOutPause::OutputFailed(output, errno) => {
+                    self.failed = Some(output);
+                    return Err(match errno {
+                        Some(errno) => error::errno(errno, NAME, Some(&format!("output {output}"))),
+                        // What it raised was kept.
+                        None => self.hand_over.call::<_, Value>((output, ())).err().unwrap_or_else(|| {
+                            error::io(ruby, format!("{NAME}: output {output} takes no more"))
+                        }),
+                    });
+                }
+            }
+        }
+    }
+
+    fn tell(&self) -> Result<(), Error> {
+        let copied = self.copy.copied();
+        self.progress.map_or(Ok(()), |progress| progress.call::<_, Value>((copied,)).map(drop))
+    }
+
+    fn hand_over(&mut self, ruby: &Ruby, output: usize) -> Result<(), Error> {
+        let bytes = self.copy.bytes_for(output).map_err(|errno| error::errno(errno, NAME, None))?;
+        let bytes = ruby.str_from_slice(bytes);
+        // What is raised here is its error.
+        self.failed = Some(output);
+        let taken: Value = self.hand_over.call((output, bytes))?;
+        if !taken.to_bool() && !taken.is_nil() {
+            self.copy.fail(output, None);
+        } else {
+            let taken = usize::try_convert(taken)?;
+            self.copy.handed_over(output, taken.min(bytes.len()));
+        }
+        self.failed = None;
+        Ok(())
+    }
+
+    /// After an exception: every output gets what it takes at once of what another one has, and what none has
+    /// goes back.
+    fn give_up(&mut self, ruby: &Ruby) {
+        // They may be closed by now, and may be closed by others from here on.
+        let own = |end: &Option<End>| PrivateFd::duplicate(number_of(NAME, (*end)?).ok()?).ok();
+        let (input, outputs) = (own(&self.input), self.outputs.iter().map(own).collect::<Vec<_>>());
+        let outputs: Vec<_> = outputs.iter().map(|fd| fd.as_ref().map(AsFd::as_fd)).collect();
+        let mut give_up = || self.copy.give_up(input.as_ref().map(AsFd::as_fd), &outputs);
+        let bytes = gvl::without(&mut give_up).unwrap_or_else(give_up);
+        if let (Some(input), false) = (self.input, bytes.is_empty()) {
+            // What is thrown already says more than that this failed as well.
+            let _ = input.put_back(ruby, &bytes);
+        }
+    }
+}
+
+/// The descriptors of all ends. What Ruby has still to write is written first.
+fn descriptors<'call>(input: Option<End>, outputs: &[Option<End>]) -> Result<Descriptors<'call>, Error> {
+    let mut fd_in = None;
+    let mut fds_out = Vec::with_capacity(outputs.len());
+    for output in outputs {
+        // Without an input the output stands in for it, of which nothing is asked then.
+        let both =
+            output.map(|output| descriptors_for_copy(NAME, input.unwrap_or(output), output)).transpose()?;
+        fd_in = fd_in.or(both.map(|(fd_in, _)| fd_in));
+        fds_out.push(both.map(|(_, fd_out)| fd_out));
+    }
+    if let (Some(input), None) = (input, fd_in) {
+        fd_in = Some(number_of(NAME, input)?);
+    }
+    Ok((input.and(fd_in), fds_out))
+}
+
+type Descriptors<'call> = (Option<BorrowedFd<'call>>, Vec<Option<BorrowedFd<'call>>>);

@@ -1,0 +1,144 @@
+//! Work without the GVL on ends that Ruby knows to be in use.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
+
+use io_splice_core::copy::{Host, Hub, Side, Waited};
+use io_splice_core::{Awaited, Watch, wait_until_any_ready, wait_until_ready};
+use magnus::rb_sys::{AsRawValue, protect};
+use magnus::value::ReprValue;
+use magnus::{Error, IntoValue, Ruby, Value};
+
+use crate::end::{End, number_of};
+use crate::error;
+use crate::gvl::{self, CurrentThread};
+use crate::wait::scheduled;
+
+/// Works without the GVL while Ruby knows that the ends are in use, so that closing one of them ends the work. It is
+/// handed their descriptors, in the same order. An error says that an exception is due. When an interrupt is
+/// pending, the work may not run at all.
+pub fn outside(call: &str, ends: &[End], work: &mut dyn FnMut(&[BorrowedFd<'_>])) -> Result<(), Error> {
+    use_ends(call, ends, &mut Vec::with_capacity(ends.len()), work)
+}
+
+fn use_ends<'fd>(
+    call: &str,
+    ends: &[End],
+    fds: &mut Vec<BorrowedFd<'fd>>,
+    work: &mut dyn FnMut(&[BorrowedFd<'_>]),
+) -> Result<(), Error> {
+    let Some(end) = ends.get(fds.len()) else {
+        gvl::without(|| work(fds));
+        return Ok(());
+    };
+    // For a moment at each of them the GVL is gone, in which those that are still to come may be closed.
+    let fd = number_of(call, *end)?;
+    let file = end.open_file().filter(|file| {
+        !gvl::alone() && !ends[..fds.len()].iter().any(|other| other.open_file() == Some(*file))
+    });
+    fds.push(fd);
+    match file {
+        Some(file) if fds.len() == ends.len() => gvl::without_while_using(file, fd.as_raw_fd(), || work(fds)),
+        Some(file) => gvl::while_using(file, fd.as_raw_fd(), || use_ends(call, ends, fds, work)),
+        None => use_ends(call, ends, fds, work),
+    }
+}
+
+/// What work outside of the GVL finds there.
+pub struct Outside {
+    thread: CurrentThread,
+    scheduled: bool,
+    /// How long the input and the output of a single copy may take to become ready.
+    timeouts: (Option<Duration>, Option<Duration>),
+    /// What a scheduler has to wait for, and for how long.
+    pub awaited: Vec<(Side, RawFd)>,
+    pub timeout: Option<Duration>,
+}
+
+impl Outside {
+    pub fn new(timeouts: (Option<Duration>, Option<Duration>)) -> Self {
+        Self {
+            thread: CurrentThread::new(),
+            scheduled: scheduled(),
+            timeouts,
+            awaited: Vec::new(),
+            timeout: None,
+        }
+    }
+}
+
+impl Host for Outside {
+    fn wait(&mut self, side: Side, fd: BorrowedFd<'_>) -> Waited {
+        if self.scheduled {
+            return Waited::Elsewhere;
+        }
+        if self.thread.interrupted() {
+            return Waited::Interrupted;
+        }
+        // An interrupt from here on ends the wait: Ruby signals the thread until it has come back.
+        let timeout = match side {
+            Side::Input => self.timeouts.0,
+            Side::Output => self.timeouts.1,
+        };
+        wait_until_ready(side, fd, timeout)
+    }
+
+    fn interrupted(&mut self) -> bool {
+        self.thread.interrupted()
+    }
+}
+
+impl Hub for Outside {
+    fn wait(&mut self, ends: &mut [Awaited<'_>], timeout: Option<Duration>) -> Waited {
+        if self.thread.interrupted() {
+            return Waited::Interrupted;
+        }
+        if !self.scheduled {
+            return wait_until_any_ready(ends, timeout);
+        }
+        match wait_until_any_ready(ends, Some(Duration::ZERO)) {
+            Waited::TimedOut if timeout != Some(Duration::ZERO) => {
+                self.awaited = ends.iter().map(|end| (end.side, end.fd.as_raw_fd())).collect();
+                self.timeout = timeout;
+                Waited::Elsewhere
+            }
+            waited => waited,
+        }
+    }
+
+    fn interrupted(&mut self) -> bool {
+        self.thread.interrupted()
+    }
+}
+
+/// Waits through the fiber scheduler for several descriptors at once, in the guise of one.
+#[derive(Default)]
+pub struct Scheduler(Option<(Watch, Value)>);
+
+impl Scheduler {
+    /// Waits for what work outside of the GVL came back for.
+    pub fn wait(&mut self, ruby: &Ruby, call: &str, hub: &Outside) -> Result<(), Error> {
+        let fail = |errno| error::errno(errno, call, None);
+        let (watch, io) = match &mut self.0 {
+            Some(both) => both,
+            none => {
+                let watch = Watch::new().map_err(fail)?;
+                let number = watch.as_fd().as_raw_fd();
+                let io =
+                    ruby.class_io().funcall("for_fd", (number, magnus::kwargs!("autoclose" => false)))?;
+                none.insert((watch, io))
+            }
+        };
+        // SAFETY: these were descriptors a moment ago. If one is closed by now, the kernel says so.
+        let borrow = |fd| unsafe { BorrowedFd::borrow_raw(fd) };
+        let awaited = hub.awaited.iter().map(|&(side, fd)| Awaited { side, fd: borrow(fd), ready: false });
+        watch.set(&awaited.collect::<Vec<_>>()).map_err(fail)?;
+        let timeout = hub.timeout.map(|timeout| timeout.as_secs_f64()).into_value_with(ruby);
+        // SAFETY: `io` is an IO and the events are a Fixnum. What it raises is the error.
+        protect(|| unsafe {
+            let events = rb_sys::rb_int2inum(rb_sys::RB_WAITFD_IN as _);
+            rb_sys::rb_io_wait(io.as_raw(), events, timeout.as_raw())
+        })
+        .map(drop)
+    }
+}

@@ -1,0 +1,115 @@
+use std::time::Duration;
+
+use io_splice_core::copy::{Copy, Direction as Way, Plan, Relay, RelayPause, Side};
+use magnus::value::ReprValue;
+use magnus::{Error, IntoValue, Ruby, TryConvert, Value};
+
+use crate::copy::give_up;
+use crate::end::{Direction, End, descriptors_for_copy, keep_alive};
+use crate::outside::{Outside, Scheduler, outside};
+use crate::wait::{rest, timed_out};
+use crate::{error, gvl};
+
+const NAME: &str = "relay";
+
+/// The two ends of a direction.
+type Ends = (End, End);
+
+/// `relay_between(a_in, b_out, b_in, a_out, idle_timeout) { |direction| … }`: both directions until both have ended. The
+/// block tells an output that is no socket of the end. Returns the bytes of each direction.
+pub fn relay_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
+    error::check_arity(ruby, args.len(), 5..=5)?;
+    let end = |index: usize, direction| End::new(ruby, args[index], direction);
+    let ends = [
+        (end(0, Direction::In)?, end(1, Direction::Out)?),
+        (end(2, Direction::In)?, end(3, Direction::Out)?),
+    ];
+    let pass_on = ruby.block_proc()?;
+    let idle_timeout = seconds(ruby, args[4])?;
+
+    let copy = |(input, output): Ends| {
+        let (fd_in, fd_out) = descriptors_for_copy(NAME, input, output)?;
+        let plan = Plan::new(fd_in, fd_out, None, None).map_err(|errno| error::errno(errno, NAME, None))?;
+        Ok::<_, Error>((Copy::new(plan, None, None), (input.timeout()?, output.timeout()?)))
+    };
+    let mut relay = Relay::new([copy(ends[0])?, copy(ends[1])?], idle_timeout);
+    let mut ended = Ok(());
+    for (way, (input, _)) in ends.iter().enumerate() {
+        if ended.is_ok() {
+            let (bytes, taken) = input.take_read_ahead(ruby, u64::MAX);
+            relay.copy(way).put_first(bytes);
+            ended = taken;
+        }
+    }
+    let pass_on = |way: Way| pass_on.call::<_, Value>((way,)).map(drop);
+    let ended = ended.and_then(|()| run(ruby, &mut relay, ends, pass_on));
+    if ended.is_err() {
+        for (way, (input, output)) in ends.into_iter().enumerate() {
+            give_up(ruby, relay.copy(way), input, output);
+        }
+    }
+    keep_alive(&ends[0].0);
+    keep_alive(&ends[0].1);
+    keep_alive(&ends[1].0);
+    keep_alive(&ends[1].1);
+    let relayed = relay.delivered();
+    match ended {
+        Ok(()) => Ok(ruby.ary_new_from_values(&relayed.map(|bytes| bytes.into_value_with(ruby))).as_value()),
+        Err(error) => Err(error::relayed(ruby, error, relayed)),
+    }
+}
+
+/// A timeout in seconds, or nil.
+fn seconds(ruby: &Ruby, value: Value) -> Result<Option<Duration>, Error> {
+    let Some(seconds) = Option::<f64>::try_convert(value)? else { return Ok(None) };
+    if seconds.is_nan() || seconds < 0.0 {
+        return Err(error::argument(ruby, format!("idle_timeout: {value} is not a time to wait")));
+    }
+    Ok(Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)))
+}
+
+fn run(
+    ruby: &Ruby,
+    relay: &mut Relay,
+    ends: [Ends; 2],
+    pass_on: impl Fn(Way) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut scheduler = Scheduler::default();
+    loop {
+        let mut open = Vec::with_capacity(4);
+        for (way, (input, output)) in ends.into_iter().enumerate() {
+            if !relay.is_over(way) {
+                descriptors_for_copy(NAME, input, output)?;
+                open.extend([input, output]);
+            }
+        }
+        let over = [relay.is_over(0), relay.is_over(1)];
+        let mut hub = Outside::new((None, None));
+        let mut pause = RelayPause::Interrupted;
+        outside(NAME, &open, &mut |fds| {
+            let mut pairs = fds.chunks_exact(2).map(|pair| (pair[0], pair[1]));
+            pause = relay.run(over.map(|over| if over { None } else { pairs.next() }), &mut hub);
+        })?;
+        match pause {
+            RelayPause::Done => return Ok(()),
+            RelayPause::Ended(way) => {
+                pass_on(way)?;
+                relay.passed_on(way);
+            }
+            RelayPause::Interrupted => gvl::check_interrupts()?,
+            RelayPause::InVain(times) => rest(ruby, times)?,
+            RelayPause::Wait => {
+                scheduler.wait(ruby, NAME, &hub)?;
+            }
+            RelayPause::Idle => return Err(error::timeout(ruby, "Timed out: no byte in either direction")),
+            RelayPause::TimedOut(way, side) => {
+                let (input, output) = ends[way];
+                let end = if side == Side::Input { input } else { output };
+                return Err(timed_out(ruby, end.direction()));
+            }
+            RelayPause::Failed(way, errno) => {
+                return Err(error::errno(errno, NAME, Some(["a to b", "b to a"][way])));
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+# frozen_string_literal: true
+
+require "fcntl"
+
+class IO
+  module Splice
+    # `IO::TimeoutError`, which Ruby has from 3.2.
+    TimeoutError = IO.const_defined?(:TimeoutError) ? IO::TimeoutError : Class.new(IOError)
+
+    # Extends an exception that ended a {Splice.relay}.
+    module Relayed
+      # @return [Array(Integer, Integer)] the bytes that had reached the other side: from a to b, from b to a
+      attr_reader :bytes_relayed
+    end
+
+    # Copies in both directions at once between two sockets, until both have ended: what a proxy does once it knows who
+    # talks to whom. It is one loop, in the thread or fiber that calls it.
+    #
+    # When one side ends, the other is told so (`shutdown` for writing), and the other direction goes on. Neither
+    # socket is closed. What Ruby has read ahead of either side goes first, so a proxy that has read a request line
+    # with `gets` can hand over from there. Small messages are passed on at once. While nothing comes, a relay
+    # costs neither time nor memory for a pipe.
+    #
+    # A side may also be a pair of an input and an output, pipes for instance. A pipe is told of the end by being
+    # closed, unless it is a standard stream.
+    #
+    # When it ends with an exception, that is a {Relayed} as well and says how far it has come. What could not be
+    # delivered goes back into Ruby's read buffer of the side that it came from. A connection that was reset is
+    # `Errno::ECONNRESET` or `Errno::EPIPE`, after what had arrived from the other side has been delivered.
+    #
+    # It waits as every call here does: see {Splice}. Under a fiber scheduler a side that another fiber closes is
+    # not noticed before something else happens.
+    #
+    # @example A proxy for one connection
+    #   backend, server = UNIXSocket.pair
+    #   client, front = UNIXSocket.pair
+    #   Thread.new { server.write("echo: #{server.gets}") && server.close }
+    #   proxy = Thread.new { IO::Splice.relay(front, backend) }
+    #   client.puts "hello"
+    #   client.close_write
+    #   client.read # => "echo: hello\n"
+    #   proxy.value # => [6, 12]
+    #
+    # @param a [IO, Integer, #to_io, Array] a socket, or a pair of an input and an output
+    # @param b [IO, Integer, #to_io, Array] the like
+    # @param idle_timeout [Numeric, nil] how many seconds may go by without a byte in either direction
+    # @return [Array(Integer, Integer)] the bytes from a to b, and from b to a
+    # @raise [TimeoutError] after `idle_timeout`, or after `IO#timeout` of a side that is waited for (Ruby 3.2)
+    # @raise [Errno::ECONNRESET, Errno::EPIPE] and others, as the kernel says
+    # @raise [IOError] if a side is closed, meanwhile too, or not open for that direction
+    # @raise [ArgumentError] if `idle_timeout` is negative, or an array is no pair
+    # @raise [TypeError] if an argument is of the wrong kind, or an SSLSocket
+    # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
+    # @see https://man7.org/linux/man-pages/man2/shutdown.2.html shutdown(2)
+    def self.relay(a, b, idle_timeout: nil)
+      (a_in, a_out), (b_in, b_out) = [a, b].map { |side| Copying.pair(side) }
+      Copying.relay_between(a_in, b_out, b_in, a_out, idle_timeout) do |direction|
+        Copying.pass_on_end([b_out, a_out][direction])
+      end
+    end
+
+    # :nodoc:
+    module Copying
+      module_function
+
+      def pair(side)
+        return [side, side] unless side.is_a?(Array)
+
+        side.size == 2 or raise ArgumentError, "a side is a socket, or a pair of an input and an output"
+        side
+      end
+
+      # Tells who reads from an output that is no socket that this is all. Only closing does that.
+      def pass_on_end(output)
+        io = output.is_a?(Integer) ? IO.for_fd(output, autoclose: false) : output.to_io
+        return unless io.stat.pipe? && io.fileno > 2
+
+        io.autoclose = true if output.is_a?(Integer)
+        # A FIFO that is open for both cannot be closed for one.
+        io.fcntl(Fcntl::F_GETFL) & Fcntl::O_ACCMODE == Fcntl::O_RDWR ? io.close : io.close_write
+      end
+    end
+  end
+end
