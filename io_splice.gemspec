@@ -18,7 +18,7 @@ Gem::Specification.new do |spec|
     "rubygems_mfa_required" => "true",
   }
   spec.files = Dir.chdir(__dir__) do
-    Dir["lib/**/*.rb", "ext/*/*.{rb,rs,toml}", "ext/*/src/**/*.rs", "examples/*.rb", "Cargo.{toml,lock}",
+    Dir["lib/**/*.rb", "ext/*/*.{rb,rs,toml}", "ext/*/src/**/*.rs", "examples/*.{rb,ru}", "Cargo.{toml,lock}",
         "README.md", "CHANGELOG.md", "LICENSE"]
   end
   spec.extensions = ["ext/io_splice/extconf.rb"]
