@@ -347,7 +347,7 @@ class TestCopyInterrupts < Minitest::Test
   def test_a_ractor_copies_between_numbers_and_paths_and_ios_of_its_own
     source = source(:unix)
     target, arrived = slow_target(:tcp)
-    copied, version = ractor(source.fileno, target.fileno) do |from, to|
+    copied, version = in_ractor(source.fileno, target.fileno) do |from, to|
       r, w = IO.pipe
       IO::Splice.copy_stream("/proc/version", w)
       w.close
@@ -362,7 +362,7 @@ class TestCopyInterrupts < Minitest::Test
   end
 
   def test_a_ractor_copies_to_an_object
-    version = ractor do
+    version = in_ractor do
       into = StringIO.new
       IO::Splice.copy_stream("/proc/version", into)
       into.string
@@ -582,15 +582,6 @@ class TestCopyInterrupts < Minitest::Test
       target.close
       copied == 12 && out.read == "of the child"
     end
-  end
-
-  def ractor(*args, &)
-    experimental = Warning[:experimental]
-    Warning[:experimental] = false
-    ractor = Ractor.new(*args, &)
-    guarded { ractor.respond_to?(:value) ? ractor.value : ractor.take }
-  ensure
-    Warning[:experimental] = experimental
   end
 
   def with_scheduler

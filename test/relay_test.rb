@@ -951,13 +951,13 @@ class TestRelay < Minitest::Test
     arrived = [right, left].map { |side| collect(side) }
     feed(left, pattern(SIZE))
     feed(right, pattern(SIZE).reverse)
-    assert_equal([SIZE, SIZE], ractor(left.input.fileno, right.input.fileno) { |a, b| IO::Splice.relay(a, b) })
+    assert_equal([SIZE, SIZE], in_ractor(left.input.fileno, right.input.fileno) { |a, b| IO::Splice.relay(a, b) })
     assert_bytes pattern(SIZE), value_of(arrived[0])
     assert_bytes pattern(SIZE).reverse, value_of(arrived[1])
   end
 
   def test_a_ractor_relays_between_ios_of_its_own
-    said = ractor do
+    said = in_ractor do
       a, client = UNIXSocket.pair
       r, far_out = IO.pipe
       far_in, w = IO.pipe
@@ -972,7 +972,7 @@ class TestRelay < Minitest::Test
   end
 
   def test_errors_in_a_ractor_say_how_far_it_has_come
-    said = ractor do
+    said = in_ractor do
       a, client = UNIXSocket.pair
       b, backend = UNIXSocket.pair
       client.write("request")
@@ -1437,15 +1437,6 @@ class TestRelay < Minitest::Test
   def close_all
     @to_close.each { |io| io.close unless io.closed? }
     @to_close.clear
-  end
-
-  def ractor(*args, &)
-    experimental = Warning[:experimental]
-    Warning[:experimental] = false
-    ractor = Ractor.new(*args, &)
-    guarded { ractor.respond_to?(:value) ? ractor.value : ractor.take }
-  ensure
-    Warning[:experimental] = experimental
   end
 
   def with_scheduler

@@ -1057,7 +1057,7 @@ class TestTeeStream < Minitest::Test
     source = source(:unix, pattern(MIB + 1))
     targets, collects = targets(*STREAMS)
     into = path
-    copied, object = ractor(source.fileno, targets.map(&:fileno), into) do |from, to, path|
+    copied, object = in_ractor(source.fileno, targets.map(&:fileno), into) do |from, to, path|
       string = StringIO.new
       [IO::Splice.tee_stream(from, *to, path, string), string.string]
     end
@@ -1066,7 +1066,7 @@ class TestTeeStream < Minitest::Test
   end
 
   def test_a_ractor_is_told_which_target_failed
-    answer = ractor(path("all")) do |path|
+    answer = in_ractor(path("all")) do |path|
       pipes = [IO.pipe, IO.pipe]
       pipes[1][0].close
       begin
@@ -1369,15 +1369,6 @@ class TestTeeStream < Minitest::Test
         yield
       end.value
     end
-  end
-
-  def ractor(*args, &)
-    experimental = Warning[:experimental]
-    Warning[:experimental] = false
-    ractor = Ractor.new(*args, &)
-    guarded { ractor.respond_to?(:value) ? ractor.value : ractor.take }
-  ensure
-    Warning[:experimental] = experimental
   end
 
   # Two ends of a TLS connection.

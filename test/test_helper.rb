@@ -65,6 +65,16 @@ module SpliceTest
   # A thread of the test's own, which reports its failure only through `value`.
   def thread(&) = Thread.new(&)
 
+  # What the block says in a Ractor of its own.
+  def in_ractor(*args, &)
+    experimental = Warning[:experimental]
+    Warning[:experimental] = false
+    ractor = Ractor.new(*args, &)
+    guarded { ractor.respond_to?(:value) ? ractor.value : ractor.take }
+  ensure
+    Warning[:experimental] = experimental
+  end
+
   # A process of the test's own, which succeeds if the block comes to its end.
   def fork_child
     fork do
