@@ -10,6 +10,10 @@ use crate::Awaited;
 /// Which way bytes go in a relay: its first or its second direction.
 pub type Direction = usize;
 
+/// How many portions of 1 MiB make a turn. When each is followed by one in the other direction, the CPU time for both
+/// is a quarter more.
+const TURN: usize = 16;
+
 /// Input and output of each direction; none of one that is over.
 pub type Ends<'fd> = [Option<(BorrowedFd<'fd>, BorrowedFd<'fd>)>; 2];
 
@@ -143,7 +147,8 @@ impl<K: Kernel> Relay<K> {
     ) -> Option<RelayPause> {
         let way = &mut self.ways[direction];
         if way.state == State::Moving {
-            match way.copy.run(input, output, &mut Among(hub)) {
+            let mut portions = (0..TURN).map(|_| way.copy.run(input, output, &mut Among(hub)));
+            match portions.find(|pause| *pause != Pause::Progress).unwrap_or(Pause::Progress) {
                 Pause::Progress => {}
                 Pause::Wait(side) => way.state = State::Waiting(side, Instant::now()),
                 Pause::Done => way.state = State::Ended,
