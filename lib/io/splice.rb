@@ -278,8 +278,8 @@ class IO
       # @return [String] the class and how many bytes there are
       def inspect = "#<#{self.class} #{bytesize} bytes>"
 
-      # @param other [Object]
-      # @return [Boolean] as {#==}
+      # As {#==}.
+      # @return [Boolean] whether those are pages with the same bytes
       alias eql? ==
     end
 
