@@ -118,16 +118,13 @@ impl Work {
     fn hand_over(&mut self, ruby: &Ruby, output: usize) -> Result<(), Error> {
         let bytes = self.copy.bytes_for(output).map_err(|errno| error::errno(errno, NAME, None))?;
         let bytes = ruby.str_from_slice(bytes);
-        // What is raised here is its error.
-        self.failed = Some(output);
         let taken: Value = self.hand_over.call((output, bytes))?;
         if !taken.to_bool() && !taken.is_nil() {
             self.copy.fail(output, None);
         } else {
-            let taken = usize::try_convert(taken)?;
+            let taken = usize::try_convert(taken).inspect_err(|_| self.failed = Some(output))?;
             self.copy.handed_over(output, taken.min(bytes.len()));
         }
-        self.failed = None;
         Ok(())
     }
 

@@ -4,7 +4,8 @@ class IO
   module Splice
     # Extends an exception that ended a {Splice.tee_stream}.
     module PartialTee
-      # @return [Object, nil] the one of the targets whose error it is, as it was given; nil if it is of none
+      # @return [Object, nil] the one of the targets whose error it is, as it was given; nil if it is of none. What an
+      #   object raises is its error if it is an IOError or a SystemCallError; anything else may come from outside.
       attr_reader :target
 
       # @return [Array<Integer>] the bytes that each of the targets has got, in their order
