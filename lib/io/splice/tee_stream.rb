@@ -36,19 +36,56 @@ class IO
         end
       end
 
+      # Brings bytes to those targets that have no descriptor. Their errors are kept until the others have the same
+      # bytes.
+      class HandOver
+        def initialize(dsts)
+          @dsts = dsts
+          @taken = [0] * dsts.size
+          @failures = {}
+        end
+
+        def to_proc
+          ->(index, bytes) { bytes ? write(index, bytes) : raise(@failures.fetch(index)) }
+        end
+
+        # An interrupt may have come when an object had taken its bytes and had not said so yet.
+        def correct(exception)
+          exception.instance_variable_set(:@target, exception.target && @dsts[exception.target])
+          @dsts.each_with_index do |dst, index|
+            exception.bytes_written[index] = @taken[index] unless Copying.descriptor?(dst)
+          end
+        end
+
+        private
+
+        def write(index, bytes)
+          # What was taken counts before an interrupt may come.
+          Thread.handle_interrupt(Object => :on_blocking) do
+            written = @dsts[index].write(bytes)
+            @taken[index] += written
+            written
+          end
+        rescue SystemCallError, IOError => e
+          @failures[index] = e
+          false
+        end
+      end
+
       module_function
 
       # @return [Integer] the bytes copied, which may be fewer than `len`
       def tee(src, dsts, len, &progress)
         check_copy(len, nil) # before a file is emptied
         dsts.each { |dst| check_target(dst) }
-        return tee_object(src, dsts, len, progress) unless descriptor?(src)
+        hand_over = HandOver.new(dsts)
+        descriptor?(src) or return tee_object(src, dsts, len, hand_over, progress)
 
         opened(src, File::RDONLY) do |input|
-          open_all(dsts) { |outputs| tee_between(input, len, hand_over(dsts), *outputs, &progress) }
+          open_all(dsts) { |outputs| tee_between(input, len, hand_over.to_proc, *outputs, &progress) }
         end
       rescue PartialTee => e
-        e.instance_variable_set(:@target, e.target && dsts[e.target])
+        hand_over.correct(e)
         raise
       end
 
@@ -67,24 +104,9 @@ class IO
         opened(dst, File::WRONLY | File::CREAT | File::TRUNC) { |io| open_all(dsts, *outputs, io, &) }
       end
 
-      # What brings bytes to those that have none. Their errors are kept until the others have the same bytes.
-      def hand_over(dsts)
-        failures = {}
-        lambda do |index, bytes|
-          raise failures.fetch(index) unless bytes
-
-          begin
-            dsts[index].write(bytes)
-          rescue SystemCallError, IOError => e
-            failures[index] = e
-            false
-          end
-        end
-      end
-
-      def tee_object(src, dsts, len, progress)
+      def tee_object(src, dsts, len, hand_over, progress)
         open_all(dsts) do |outputs|
-          broadcast = Broadcast.new(outputs, hand_over(dsts), progress)
+          broadcast = Broadcast.new(outputs, hand_over.to_proc, progress)
           rubys_own.call(src, broadcast, len).tap { |copied| progress&.call(copied) }
         rescue StandardError => e
           raise mark_partial_tee(e, broadcast)
