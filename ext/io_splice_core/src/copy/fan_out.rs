@@ -13,7 +13,7 @@ pub enum FanOutPause {
     Done,
     /// A portion has reached every output.
     Progress,
-    /// This output has to be handed its bytes: see [`FanOut::hand_over`].
+    /// This output has to be handed its bytes: see [`FanOut::bytes_for`].
     HandOver(usize),
     /// Some end has to become ready first.
     Wait,
