@@ -699,6 +699,21 @@ class TestRelay < Minitest::Test
     trap(:USR1, handler)
   end
 
+  def test_an_interrupt_while_the_output_is_told_of_the_end_comes_when_it_knows
+    input, far_out = pipe
+    far_in, output = pipe
+    left = side(:unix)
+    left.hang_up
+    far_out.close
+    output.define_singleton_method(:close_write) do
+      Thread.current.raise(Stop)
+      super()
+    end
+    relay = thread { IO::Splice.relay(left.given, [input, output]) }
+    assert_raises(Stop) { value_of(relay) }
+    assert_empty(guarded { far_in.read })
+  end
+
   def test_signals_in_the_middle_of_streams_lose_nothing
     signals = 0
     handler = trap(:USR1) { signals += 1 }

@@ -75,9 +75,13 @@ class IO
         io = output.is_a?(Integer) ? IO.for_fd(output, autoclose: false) : output.to_io
         return unless io.stat.pipe? && io.fileno > 2
 
-        io.autoclose = true if output.is_a?(Integer)
         # A FIFO that is open for both cannot be closed for one.
-        io.fcntl(Fcntl::F_GETFL) & Fcntl::O_ACCMODE == Fcntl::O_RDWR ? io.close : io.close_write
+        both_ways = io.fcntl(Fcntl::F_GETFL) & Fcntl::O_ACCMODE == Fcntl::O_RDWR
+        # An exception in the middle of it would leave the descriptor open, and no object that knows it.
+        Thread.handle_interrupt(Object => :never) do
+          io.autoclose = true if output.is_a?(Integer)
+          both_ways ? io.close : io.close_write
+        end
       end
     end
   end
