@@ -282,6 +282,24 @@ class TestTeeStream < Minitest::Test
     end
   end
 
+  def test_interrupts_at_random_moments_do_not_lose_what_was_read_ahead
+    400.times do |number|
+      source, far = unix_pair
+      one = pipe
+      another = pipe
+      source.ungetbyte(pattern(30_000))
+      copy = thread { IO::Splice.tee_stream(source, one.last, another.last) }
+      rand(2000).times { nil }
+      Thread.pass if number.odd?
+      copy.raise(Stop)
+      assert_raises(Stop) { guarded { copy.value } }
+      [far, one.last, another.last].each(&:close)
+      rest = source.read
+      [one, another].each { |reader,| assert_equal pattern(30_000), (reader.read + rest).b }
+      [source, one.first, another.first].each(&:close)
+    end
+  end
+
   def test_a_length_within_what_was_read_ahead_leaves_the_rest_for_later
     [:file, *STREAMS].each do |from|
       source = source(from, "head\n0123456789")

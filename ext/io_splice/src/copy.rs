@@ -1,13 +1,11 @@
-use std::os::fd::AsFd;
-
 use io_splice_core::copy::{Copy, Pause, Plan, Side};
-use io_splice_core::{Call, Errno, PrivateFd, refusal};
+use io_splice_core::{Call, Errno, refusal};
 use magnus::block::Proc;
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, Value};
 
-use crate::end::{Direction, End, descriptors_for_copy, keep_alive, number_of};
-use crate::outside::{Outside, outside};
+use crate::end::{Direction, End, descriptors_for_copy, keep_alive};
+use crate::outside::{Outside, afterwards, outside};
 use crate::wait::{rest, scheduled, timed_out, wait_for};
 use crate::{error, gvl, number};
 
@@ -39,7 +37,7 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     }
     let ended = ended.and_then(|()| run(ruby, &mut copy, input, output, progress));
     if ended.is_err() {
-        give_up(ruby, &mut copy, input, output);
+        give_up(&mut copy, input, output);
     }
     keep_alive(&input);
     keep_alive(&output);
@@ -90,18 +88,14 @@ fn run(ruby: &Ruby, copy: &mut Copy, input: End, output: End, progress: Option<P
 
 /// After an error or an exception: delivers what can be delivered, and puts the input back to stand right
 /// behind it.
-pub fn give_up(ruby: &Ruby, copy: &mut Copy, input: End, output: End) {
+pub fn give_up(copy: &mut Copy, input: End, output: End) {
     if copy.held() == 0 {
         return;
     }
-    // Either end may be closed by now, and may be closed by others from here on.
-    let own = |end| number_of(NAME, end).ok().and_then(|fd| PrivateFd::duplicate(fd).ok());
-    let (fd_in, fd_out) = (own(input), own(output));
-    let mut give_up = || copy.give_up(fd_in.as_ref().map(AsFd::as_fd), fd_out.as_ref().map(AsFd::as_fd));
-    // Another interrupt is no reason to lose anything; nothing here waits for a peer.
-    let bytes = gvl::without(&mut give_up).unwrap_or_else(give_up);
+    let mut bytes = Vec::new();
+    afterwards(NAME, &[Some(input), Some(output)], &mut |fds| bytes = copy.give_up(fds[0], fds[1]));
     if !bytes.is_empty() {
         // What is thrown already says more than that this failed as well.
-        let _ = input.put_back(ruby, &bytes);
+        let _ = input.put_back(&bytes);
     }
 }

@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::{io::IoSlice, ptr};
 
-use io_splice_core::{Attempt, IOV_MAX, Step, give, put, takes_pages};
+use io_splice_core::{Attempt, IOV_MAX, Step, copied, give, put, takes_pages};
 use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::value::ReprValue;
 use magnus::{Error, RArray, RString, Ruby, TryConvert, Value};
@@ -45,6 +45,12 @@ enum Piece {
     Copy(Vec<u8>),
     Pages(Pages),
     Gift(usize, Gift),
+}
+
+impl Piece {
+    fn copy(ruby: &Ruby, bytes: &[u8]) -> Result<Self, Error> {
+        copied(bytes).map(Self::Copy).map_err(|errno| error::no_memory(ruby, errno))
+    }
 }
 
 /// Up to so many bytes a string is really copied. That holds against everything, while memory that is shared is still
@@ -107,23 +113,23 @@ impl Data {
             data.pieces.push(piece);
         }
         if others {
-            data.convert()?;
+            data.convert(ruby)?;
         }
         data.advance(0)?;
         Ok(data)
     }
 
     /// Asks the other objects for strings. That is Ruby code, which may change everything else.
-    fn convert(&mut self) -> Result<(), Error> {
+    fn convert(&mut self, ruby: &Ruby) -> Result<(), Error> {
         if let Objects::Many(array) = self.objects {
             self.objects = Objects::Many(array.dup());
         }
-        self.hold()?;
+        self.hold(ruby)?;
         for piece in &mut self.pieces {
             if let Piece::Other(index) = *piece {
                 let string = RString::try_convert(self.objects.get(index))?;
                 // SAFETY: it is copied at once.
-                *piece = Piece::Copy(unsafe { string.as_slice() }.to_vec());
+                *piece = Piece::copy(ruby, unsafe { string.as_slice() })?;
             }
         }
         Ok(())
@@ -131,7 +137,7 @@ impl Data {
 
     /// Sees to it that the bytes stay what they are, whatever becomes of the strings and buffers. To be called
     /// before other threads or Ruby code run.
-    pub fn hold(&mut self) -> Result<(), Error> {
+    pub fn hold(&mut self, ruby: &Ruby) -> Result<(), Error> {
         if self.held {
             return Ok(());
         }
@@ -139,12 +145,11 @@ impl Data {
             self.pieces[index] = match &mut self.pieces[index] {
                 Piece::String(index) => {
                     let index = *index;
-                    self.hold_string(index)?
+                    self.hold_string(ruby, index)?
                 }
-                Piece::Buffer(index) => Piece::Copy(io_buffer::bytes(self.objects.get(*index))?.to_vec()),
-                Piece::Gift(index, gift) => {
-                    let ruby = Ruby::get_with(self.objects.get(*index));
-                    gift.pages(0).map_err(|errno| error::no_memory(&ruby, errno))?;
+                Piece::Buffer(index) => Piece::copy(ruby, io_buffer::bytes(self.objects.get(*index))?)?,
+                Piece::Gift(_, gift) => {
+                    gift.pages(0).map_err(|errno| error::no_memory(ruby, errno))?;
                     continue;
                 }
                 _ => continue,
@@ -155,14 +160,13 @@ impl Data {
     }
 
     /// Ruby's own copies of long strings share the memory until somebody writes to the original.
-    fn hold_string(&mut self, index: usize) -> Result<Piece, Error> {
+    fn hold_string(&mut self, ruby: &Ruby, index: usize) -> Result<Piece, Error> {
         let bytes = self.objects.string(index);
         if bytes.len() < SHORT {
-            return Ok(Piece::Copy(bytes.to_vec()));
+            return Piece::copy(ruby, bytes);
         }
         let object = self.objects.get(index);
-        let Some(frozen) = frozen_copy(object)? else { return Ok(Piece::Copy(bytes.to_vec())) };
-        let ruby = Ruby::get_with(object);
+        let Some(frozen) = frozen_copy(object)? else { return Piece::copy(ruby, bytes) };
         self.frozen.get_or_insert_with(|| ruby.ary_new()).push(frozen)?;
         // SAFETY: nobody writes to a frozen string, and one of this length has its bytes outside of the object.
         Ok(Piece::Frozen(unsafe { frozen.as_slice() }))

@@ -4,7 +4,7 @@ use std::time::Duration;
 use io_splice_core::{Errno, Step};
 use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::value::ReprValue;
-use magnus::{Error, Ruby, TryConvert, Value};
+use magnus::{Error, RString, Ruby, TryConvert, Value};
 use rb_sys::{VALUE, rb_io_t};
 
 use crate::{error, number};
@@ -74,10 +74,14 @@ impl End {
             if !pending {
                 break;
             }
+            let most = (len - taken.len() as u64).min(64 << 10);
+            if taken.try_reserve(most as usize).is_err() {
+                result = Err(error::no_memory(ruby, Errno::NOMEM));
+                break;
+            }
             // While bytes are there, readpartial gives those and asks nobody for more. An interrupt may come
             // when it has taken them already: then they are in the string.
             let string = ruby.str_buf_new(0);
-            let most = (len - taken.len() as u64).min(1 << 20);
             result = io.funcall::<_, _, Value>("readpartial", (most, string)).map(drop);
             // SAFETY: the string is ours, and copied before Ruby runs again.
             taken.extend_from_slice(unsafe { string.as_slice() });
@@ -88,41 +92,41 @@ impl End {
     /// Puts bytes back in front of those that this input has still to give, for Ruby to read; a number has
     /// no place for them.
     #[cfg(not(ruby_gte_4_0))]
-    pub fn put_back(self, _ruby: &Ruby, bytes: &[u8]) -> Result<(), Error> {
+    pub fn put_back(self, bytes: &[u8]) -> Result<(), Error> {
         let Some(file) = self.open_file() else { return Ok(()) };
         // SAFETY: `open_file` gives a valid pointer, and the GVL is held.
         let buffer = unsafe { &mut (*file).rbuf };
-        let mut all = bytes.to_vec();
-        if buffer.len > 0 {
-            // SAFETY: the buffer holds `len` bytes from `off` on.
-            all.extend_from_slice(unsafe {
-                std::slice::from_raw_parts(buffer.ptr.add(buffer.off as usize).cast(), buffer.len as usize)
-            });
-        }
-        if all.len() > buffer.capa as usize {
-            let mut larger = std::ptr::null_mut();
+        let (before, after) = (bytes.len(), buffer.len as usize);
+        let mut room = buffer.ptr;
+        let all = before + after;
+        if all > buffer.capa as usize {
             // Ruby's `ungetbyte` refuses what is larger than the buffer that is there. That one is not freed,
             // because another thread may be reading into it without the GVL.
             protect(|| {
                 // SAFETY: for want of memory it raises. Ruby frees it with the IO.
-                larger = unsafe { rb_sys::ruby_xmalloc(all.len() as _) };
+                room = unsafe { rb_sys::ruby_xmalloc(all as _) }.cast();
                 rb_sys::Qnil as VALUE
             })?;
-            (buffer.ptr, buffer.capa) = (larger.cast(), all.len() as i32);
+            buffer.capa = all as i32;
         }
-        // SAFETY: the buffer has room for all of it.
-        unsafe { std::ptr::copy_nonoverlapping(all.as_ptr(), buffer.ptr.cast(), all.len()) };
-        (buffer.off, buffer.len) = (0, all.len() as i32);
+        // SAFETY: the old buffer holds so many bytes from `off` on, and the room, which may be the same, is enough for all.
+        unsafe {
+            if after > 0 {
+                std::ptr::copy(buffer.ptr.add(buffer.off as usize), room.add(before), after);
+            }
+            std::ptr::copy_nonoverlapping(bytes.as_ptr().cast(), room, before);
+        }
+        (buffer.ptr, buffer.off, buffer.len) = (room, 0, all as i32);
         Ok(())
     }
 
     /// As far as Ruby's `ungetbyte` takes them.
     #[cfg(ruby_gte_4_0)]
-    pub fn put_back(self, ruby: &Ruby, bytes: &[u8]) -> Result<(), Error> {
+    pub fn put_back(self, bytes: &[u8]) -> Result<(), Error> {
         let Kind::Io(io) = self.kind else { return Ok(()) };
-        // SAFETY: `io` is an IO.
-        let io = unsafe { Value::from_raw(io) };
-        io.funcall::<_, _, Value>("ungetbyte", (ruby.str_from_slice(bytes),)).map(drop)
+        let string = string(bytes)?;
+        // SAFETY: `io` is an IO; what it raises is the error.
+        protect(|| unsafe { rb_sys::rb_io_ungetbyte(io, string.as_raw()) }).map(drop)
     }
 
     /// The IO, or for a number a new IO that leaves the descriptor alone: something to wait with.
@@ -451,6 +455,14 @@ fn to_io(ruby: &Ruby, value: Value) -> Result<VALUE, Error> {
     protect(|| unsafe {
         rb_sys::rb_convert_type(value.as_raw(), rb_sys::RUBY_T_FILE as _, c"IO".as_ptr(), c"to_io".as_ptr())
     })
+}
+
+/// A String of these bytes.
+pub fn string(bytes: &[u8]) -> Result<RString, Error> {
+    // SAFETY: Ruby copies the bytes; for want of memory it raises.
+    let string = protect(|| unsafe { rb_sys::rb_str_new(bytes.as_ptr().cast(), bytes.len() as _) })?;
+    // SAFETY: it is what Ruby has just returned.
+    RString::try_convert(unsafe { Value::from_raw(string) })
 }
 
 /// Keeps the conservative garbage collector from missing an IO that only an [`End`] still names.

@@ -6,7 +6,8 @@ use magnus::rb_sys::{FromRawValue, protect};
 use magnus::value::Lazy;
 use magnus::value::ReprValue;
 use magnus::{
-    Class, Error, Exception, ExceptionClass, IntoValue, Module, RClass, RModule, Ruby, TryConvert, Value,
+    Class, Error, Exception, ExceptionClass, IntoValue, Module, Object, RClass, RModule, RObject, Ruby,
+    TryConvert, Value,
 };
 
 /// Makes the exception here and now. Left to magnus, it is made where an interrupt (and making an object
@@ -46,7 +47,7 @@ pub fn null_buffer(ruby: &Ruby) -> Error {
 
 /// A `NoMemoryError`.
 pub fn no_memory(ruby: &Ruby, errno: Errno) -> Error {
-    new(ruby.exception_no_mem_error(), format!("failed to map memory ({errno})"))
+    new(ruby.exception_no_mem_error(), format!("failed to allocate memory ({errno})"))
 }
 
 /// An `ArgumentError`.
@@ -139,11 +140,10 @@ pub fn partial_tee(ruby: &Ruby, error: Error, failed: Option<usize>, bytes: &[u6
 
 /// What is no exception, a `throw` or `Thread#kill`, cannot be marked, nor can one that is frozen.
 fn mark(ruby: &Ruby, error: Error, with: &'static Lazy<RModule>, name: &str, value: impl IntoValue) -> Error {
-    if let Some(exception) = error.value().and_then(Exception::from_value) {
-        let value = value.into_value_with(ruby);
-        let _ = exception
-            .funcall::<_, _, Value>("extend", (ruby.get_inner(with),))
-            .and_then(|_| exception.funcall::<_, _, Value>("instance_variable_set", (name, value)));
+    let exception = error.value().and_then(Exception::from_value);
+    if let Some(exception) = exception.and_then(|exception| RObject::from_value(exception.as_value())) {
+        // No Ruby code runs here, so no interrupt can come either.
+        let _ = exception.extend_object(ruby.get_inner(with)).and_then(|()| exception.ivar_set(name, value));
     }
     error
 }

@@ -1,13 +1,13 @@
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use io_splice_core::copy::{FanOut, FanOutPause};
-use io_splice_core::{Errno, PrivateFd};
+use io_splice_core::{Errno, copied};
 use magnus::block::Proc;
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, RString, Ruby, TryConvert, Value};
 
-use crate::end::{Direction, End, descriptors_for_copy, number_of};
-use crate::outside::{Outside, Scheduler, outside};
+use crate::end::{Direction, End, descriptors_for_copy, number_of, string};
+use crate::outside::{Outside, Scheduler, afterwards, outside};
 use crate::wait::{rest, timed_out};
 use crate::{error, gvl, number};
 
@@ -43,7 +43,10 @@ pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let (first, ended) = match (input, bytes) {
         (Some(input), _) => input.take_read_ahead(ruby, len.unwrap_or(u64::MAX)),
         // SAFETY: it is copied before Ruby runs again.
-        (None, Some(bytes)) => (unsafe { bytes.as_slice() }.to_vec(), Ok(())),
+        (None, Some(bytes)) => match copied(unsafe { bytes.as_slice() }) {
+            Ok(bytes) => (bytes, Ok(())),
+            Err(errno) => (Vec::new(), Err(error::no_memory(ruby, errno))),
+        },
         (None, None) => (Vec::new(), Ok(())),
     };
     copy.put_first(first);
@@ -51,7 +54,7 @@ pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let mut work = Work { copy, input, outputs, hand_over, progress, failed: None };
     let ended = ended.and_then(|()| work.run(ruby));
     if ended.is_err() {
-        work.give_up(ruby);
+        work.give_up();
     }
     std::hint::black_box((&work.input, args));
     let delivered: Vec<u64> = work.copy.delivered().collect();
@@ -87,7 +90,7 @@ impl Work {
             match pause {
                 FanOutPause::Done => return self.tell(),
                 FanOutPause::Progress => self.tell()?,
-                FanOutPause::HandOver(output) => self.hand_over(ruby, output)?,
+                FanOutPause::HandOver(output) => self.hand_over(output)?,
                 FanOutPause::Wait => scheduler.wait(ruby, NAME, &hub)?,
                 FanOutPause::InVain(times) => rest(ruby, times)?,
                 FanOutPause::Interrupted => gvl::check_interrupts()?,
@@ -115,9 +118,9 @@ impl Work {
         self.progress.map_or(Ok(()), |progress| progress.call::<_, Value>((copied,)).map(drop))
     }
 
-    fn hand_over(&mut self, ruby: &Ruby, output: usize) -> Result<(), Error> {
+    fn hand_over(&mut self, output: usize) -> Result<(), Error> {
         let bytes = self.copy.bytes_for(output).map_err(|errno| error::errno(errno, NAME, None))?;
-        let bytes = ruby.str_from_slice(bytes);
+        let bytes = string(bytes)?;
         let taken: Value = self.hand_over.call((output, bytes))?;
         if !taken.to_bool() && !taken.is_nil() {
             self.copy.fail(output, None);
@@ -130,16 +133,13 @@ impl Work {
 
     /// After an exception: every output gets what it takes at once of what another one has, and what none has
     /// goes back.
-    fn give_up(&mut self, ruby: &Ruby) {
-        // They may be closed by now, and may be closed by others from here on.
-        let own = |end: &Option<End>| PrivateFd::duplicate(number_of(NAME, (*end)?).ok()?).ok();
-        let (input, outputs) = (own(&self.input), self.outputs.iter().map(own).collect::<Vec<_>>());
-        let outputs: Vec<_> = outputs.iter().map(|fd| fd.as_ref().map(AsFd::as_fd)).collect();
-        let mut give_up = || self.copy.give_up(input.as_ref().map(AsFd::as_fd), &outputs);
-        let bytes = gvl::without(&mut give_up).unwrap_or_else(give_up);
+    fn give_up(&mut self) {
+        let ends: Vec<_> = std::iter::once(self.input).chain(self.outputs.iter().copied()).collect();
+        let mut bytes = Vec::new();
+        afterwards(NAME, &ends, &mut |fds| bytes = self.copy.give_up(fds[0], &fds[1..]));
         if let (Some(input), false) = (self.input, bytes.is_empty()) {
             // What is thrown already says more than that this failed as well.
-            let _ = input.put_back(ruby, &bytes);
+            let _ = input.put_back(&bytes);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use io_splice_core::copy::{Host, Hub, Side, Waited};
-use io_splice_core::{Awaited, Watch, wait_until_any_ready, wait_until_ready};
+use io_splice_core::{Awaited, Errno, PrivateFd, Watch, wait_until_any_ready, wait_until_ready};
 use magnus::rb_sys::{AsRawValue, protect};
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, Value};
@@ -42,6 +42,21 @@ fn use_ends<'fd>(
         Some(file) => gvl::while_using(file, fd.as_raw_fd(), || use_ends(call, ends, fds, work)),
         None => use_ends(call, ends, fds, work),
     }
+}
+
+/// Works on ends after an exception, when they may be closed and nothing registers them. The work must wait for
+/// nobody; another interrupt does not keep it from being done.
+pub fn afterwards(call: &str, ends: &[Option<End>], work: &mut dyn FnMut(&[Option<BorrowedFd<'_>>])) {
+    let open: Vec<_> = ends.iter().map(|end| number_of(call, (*end)?).ok()).collect();
+    let own: Vec<_> = open.iter().map(|fd| fd.map(PrivateFd::duplicate)).collect();
+    // With descriptors of its own others may close theirs meanwhile. When there are none to be had, they may not.
+    if own.iter().flatten().all(|own| !matches!(own, Err(Errno::MFILE | Errno::NFILE))) {
+        let fds: Vec<_> = own.iter().map(|own| Some(own.as_ref()?.as_ref().ok()?.as_fd())).collect();
+        if gvl::without(|| work(&fds)).is_some() {
+            return;
+        }
+    }
+    work(&open);
 }
 
 /// What work outside of the GVL finds there.

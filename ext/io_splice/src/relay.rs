@@ -45,7 +45,7 @@ pub fn relay_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let ended = ended.and_then(|()| run(ruby, &mut relay, ends, pass_on));
     if ended.is_err() {
         for (way, (input, output)) in ends.into_iter().enumerate() {
-            give_up(ruby, relay.copy(way), input, output);
+            give_up(relay.copy(way), input, output);
         }
     }
     keep_alive(&ends[0].0);

@@ -14,7 +14,7 @@ pub fn vmsplice(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let flags = number::flags(ruby, NAME, args.get(2).copied())?;
     let mut data = Data::new(ruby, NAME, args[1], flags.gift)?;
     if End::takes_ruby_code(args[0]) {
-        data.hold()?;
+        data.hold(ruby)?;
     }
     let end = End::new(ruby, args[0], Direction::Out)?;
     let result = put_all(ruby, end, &mut data, flags);
@@ -28,7 +28,7 @@ pub fn vmsplice(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
 fn put_all(ruby: &Ruby, end: End, data: &mut Data, flags: Flags) -> Result<(), Error> {
     if end.has_unwritten() {
         // Writing that out may take a while, in which other threads run.
-        data.hold()?;
+        data.hold(ruby)?;
     }
     let mut waiter = Waiter::default();
     while !data.is_done() {
@@ -48,7 +48,7 @@ fn put_all(ruby: &Ruby, end: End, data: &mut Data, flags: Flags) -> Result<(), E
         if flags.nonblock {
             return would_block(data);
         }
-        data.hold()?;
+        data.hold(ruby)?;
         if full {
             waiter.wait_for_one(ruby, NAME, end)?;
         } else {

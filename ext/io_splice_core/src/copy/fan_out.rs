@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::{Among, Copy, Held, Hub, Kernel, Linux, Pause, Plan, Side, Step, Waited};
+use crate::memory::copied;
 use crate::{Awaited, OwnPipe};
 
 /// Why [`FanOut::run`] came back. All but `Done` and `Failed` go on with the next `run`.
@@ -253,6 +254,9 @@ impl<K: Kernel> FanOut<K> {
                 target.copy.deliver_now(output);
             }
         }
+        if self.source.held() > 0 {
+            return self.source.give_up(input, None);
+        }
         let furthest = self.targets.iter_mut().max_by_key(|target| target.copy.delivered());
         furthest.map_or(Vec::new(), |target| target.copy.give_up(input, None))
     }
@@ -288,31 +292,41 @@ impl<K: Kernel> FanOut<K> {
         pipes.map(OwnPipe::capacity).min().unwrap_or(usize::MAX)
     }
 
-    /// Duplicates what the source holds. Whom that does not work for (there is no pipe, or it has too few slots for
-    /// many small pieces) gets a copy in memory.
+    /// Gives every output its own of what the source holds, or none of them.
     fn distribute(&mut self) -> rustix::io::Result<()> {
-        let Some((last, others)) = self.targets.split_last_mut() else { return Ok(()) };
+        if let Err(errno) = self.duplicate() {
+            // Then nobody gets any of it.
+            self.targets.iter_mut().for_each(|target| target.copy.held = Held::Nothing);
+            return Err(errno);
+        }
+        if let Some(last) = self.targets.last_mut() {
+            last.copy.held = std::mem::replace(&mut self.source.held, Held::Nothing);
+        }
+        self.targets.iter_mut().for_each(|target| target.state = State::Moving);
+        Ok(())
+    }
+
+    /// Duplicates what the source holds for all but the last output. Whom that does not work for (there is no pipe, or
+    /// it has too few slots for many small pieces) gets a copy in memory.
+    fn duplicate(&mut self) -> rustix::io::Result<()> {
+        let Some((_, others)) = self.targets.split_last_mut() else { return Ok(()) };
         if let Held::Pipe(pipe, bytes) = &self.source.held {
             for target in &mut *others {
                 let Some(own) = target.copy.idle.take() else { continue };
                 // A pipe with a part of it is of no use, and is closed.
                 if self.source.kernel.tee(pipe.reader(), own.writer(), *bytes) == Ok(*bytes) {
                     target.copy.held = Held::Pipe(own, *bytes);
-                    target.state = State::Moving;
                 }
             }
         }
-        if others.iter().any(|target| target.state != State::Moving) {
+        if others.iter().any(|target| target.copy.held() == 0) {
             self.source.take_into_memory()?;
         }
         if let Held::Memory(buffer, bytes) = &self.source.held {
-            for target in others.iter_mut().filter(|target| target.state != State::Moving) {
-                target.copy.held = Held::Memory(buffer[bytes.clone()].to_vec(), 0..bytes.len());
-                target.state = State::Moving;
+            for target in others.iter_mut().filter(|target| target.copy.held() == 0) {
+                target.copy.held = Held::Memory(copied(&buffer[bytes.clone()])?, 0..bytes.len());
             }
         }
-        last.copy.held = std::mem::replace(&mut self.source.held, Held::Nothing);
-        last.state = State::Moving;
         Ok(())
     }
 }

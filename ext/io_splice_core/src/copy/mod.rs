@@ -26,6 +26,7 @@ pub use kernel::{Kernel, Linux};
 pub use relay::{Direction, Ends, Relay, RelayPause, Timeouts};
 pub use route::{Plan, Route};
 
+use crate::memory::zeroed;
 use crate::pool::OwnPipe;
 use crate::{Awaited, PIPE_BUF};
 
@@ -285,8 +286,10 @@ impl<K: Kernel> Copy<K> {
         if !back {
             // What a broken page cannot give is lost; the rest is not.
             let _ = self.take_into_memory();
-            if let Held::Memory(buffer, bytes) = std::mem::replace(&mut self.held, Held::Nothing) {
-                return buffer[bytes].to_vec();
+            if let Held::Memory(mut buffer, bytes) = std::mem::replace(&mut self.held, Held::Nothing) {
+                buffer.truncate(bytes.end);
+                buffer.drain(..bytes.start);
+                return buffer;
             }
         }
         self.held = Held::Nothing;
@@ -398,8 +401,10 @@ impl<K: Kernel> Copy<K> {
         let room = room.min(self.buffer);
         let mut buffer = match std::mem::replace(&mut self.held, Held::Nothing) {
             Held::Memory(buffer, _) if buffer.len() >= room => buffer,
-            _ => vec![0; room],
+            // With less of it the copy is only slower.
+            _ => zeroed(room).or_else(|_| zeroed(room.min(PIPE_BUF)))?,
         };
+        let room = room.min(buffer.len());
         let read = self.kernel.read(input, self.offset.as_mut(), &mut buffer[..room]);
         self.buffer = if read == Ok(self.buffer) { BUFFER } else { self.buffer };
         self.held = Held::Memory(buffer, 0..read.unwrap_or(0));
@@ -458,7 +463,7 @@ impl<K: Kernel> Copy<K> {
     /// Reads what our own pipe holds.
     fn take_into_memory(&mut self) -> rustix::io::Result<()> {
         let Held::Pipe(pipe, bytes) = &self.held else { return Ok(()) };
-        let mut buffer = vec![0; *bytes];
+        let mut buffer = zeroed(*bytes)?;
         let mut filled = 0;
         let mut failed = Ok(());
         while filled < buffer.len() && failed.is_ok() {
