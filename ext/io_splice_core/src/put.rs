@@ -43,7 +43,8 @@ pub fn put(pipe: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> Attempt {
     match written {
         Ok(bytes) => Ok(Step::Moved(bytes)),
         Err(Errno::AGAIN) => Ok(Step::WouldBlock),
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+        // A container's filter that does not know the call says PERM.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => {
             let pages = Pages::snapshot(pieces, pipe_size(pipe)?.min(give::AT_ONCE))?;
             give::give(pipe, &[pages.slice(0..pages.as_bytes().len())])
         }

@@ -2,7 +2,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::copy::{Side, Waited};
 
@@ -35,7 +35,7 @@ const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 pub fn ready(input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> rustix::io::Result<Readiness> {
     let mut fds =
         [PollFd::from_borrowed_fd(input, PollFlags::IN), PollFd::from_borrowed_fd(output, PollFlags::OUT)];
-    poll(&mut fds, Some(&NOW))?;
+    retry_on_intr(|| poll(&mut fds, Some(&NOW)))?;
     let [input, output] = fds.map(|fd| fd.revents());
     if (input | output).contains(PollFlags::NVAL) {
         return Err(Errno::BADF);
@@ -47,7 +47,7 @@ pub fn ready(input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> rustix::io::Resul
 /// What poll(2) says of one descriptor now.
 pub(crate) fn events(fd: BorrowedFd<'_>, events: PollFlags) -> rustix::io::Result<PollFlags> {
     let mut fds = [PollFd::from_borrowed_fd(fd, events)];
-    poll(&mut fds, Some(&NOW))?;
+    retry_on_intr(|| poll(&mut fds, Some(&NOW)))?;
     Ok(fds[0].revents())
 }
 

@@ -3,9 +3,12 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::{Among, Copy, Held, Hub, Kernel, Linux, Pause, Plan, Side, Step, Waited};
+use super::{Among, Copy, Held, Hub, Kernel, Linux, Pause, Plan, Route, Side, Step, Waited};
 use crate::memory::copied;
 use crate::{Awaited, OwnPipe};
+
+/// What outputs without a descriptor are handed at once: larger strings are slower, since each is new memory.
+const PORTION: usize = 64 << 10;
 
 /// Why [`FanOut::run`] came back. All but `Done` and `Failed` go on with the next `run`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +69,20 @@ enum State {
     Failed,
 }
 
+impl Default for FanOut {
+    /// A copy of nothing to nowhere.
+    fn default() -> Self {
+        Self {
+            source: Copy::default(),
+            targets: Vec::new(),
+            failed: None,
+            timeout: None,
+            since: None,
+            told: None,
+        }
+    }
+}
+
 impl FanOut {
     /// A copy of `len` bytes, or to the end of the input. An output may be none: then it is handed its bytes.
     pub fn new(
@@ -83,10 +100,7 @@ impl FanOut {
         Ok(Self {
             source: Copy::with_kernel(Linux, plan, len, None),
             targets: outputs.iter().map(target).collect::<rustix::io::Result<_>>()?,
-            failed: None,
-            timeout: None,
-            since: None,
-            told: None,
+            ..Self::default()
         })
     }
 }
@@ -282,6 +296,9 @@ impl<K: Kernel> FanOut<K> {
     /// of the last one is the one that is filled.
     fn room(&mut self) -> usize {
         let Some((last, others)) = self.targets.split_last_mut() else { return 0 };
+        if self.source.plan.routes == [Route::ReadWrite] {
+            return PORTION;
+        }
         let kernel = &mut self.source.kernel;
         let filled = &mut self.source.idle;
         *filled = filled.take().or_else(|| last.copy.idle.take()).or_else(|| kernel.pipe().ok());

@@ -28,7 +28,7 @@ pub use route::{Plan, Route};
 
 use crate::memory::zeroed;
 use crate::pool::OwnPipe;
-use crate::{Awaited, PIPE_BUF};
+use crate::{Awaited, Nonblocking, PIPE_BUF};
 
 /// How much one call may move, so that an interrupt is noticed soon: the kernel does not look up while it
 /// copies from file to file.
@@ -138,6 +138,13 @@ pub struct Copy<K: Kernel = Linux> {
     most: usize,
     in_vain: u32,
     may_block: bool,
+}
+
+impl Default for Copy {
+    /// A copy of nothing.
+    fn default() -> Self {
+        Self::new(Plan::NOWHERE, Some(0), None)
+    }
 }
 
 impl Copy {
@@ -339,6 +346,7 @@ impl<K: Kernel> Copy<K> {
             return Ok(Step::WouldBlock(Side::Output));
         }
         let portion = self.portion(room);
+        let _mode = self.mode(output);
         let offset = self.offset.as_mut();
         let moved = match route {
             Route::CopyFileRange => self.kernel.copy_file_range(input, offset, output, room),
@@ -423,6 +431,7 @@ impl<K: Kernel> Copy<K> {
         if self.plan.wary_out && !self.kernel.ready(output, output)?.output {
             return Ok(Step::WouldBlock(Side::Output));
         }
+        let _mode = self.mode(output);
         let delivered = match &self.held {
             Held::Nothing => return Ok(Step::Moved),
             Held::Pipe(pipe, bytes) => self.kernel.splice(pipe.reader(), None, output, self.portion(*bytes)),
@@ -443,6 +452,8 @@ impl<K: Kernel> Copy<K> {
                 self.plan.routes = &[Route::ReadWrite];
                 Ok(Step::Moved)
             }
+            // It has just said that it is ready: a terminal may have room for one byte and be given a newline.
+            Err(Errno::AGAIN) if self.plan.wary_out => Ok(Step::InVain),
             Err(errno) => would_block(Side::Output, errno),
         }
     }
@@ -484,7 +495,14 @@ impl<K: Kernel> Copy<K> {
     /// How much of that the output is given in one call. An output in blocking mode that is ready
     /// takes so much without waiting, and for more it might wait.
     fn portion(&self, bytes: usize) -> usize {
-        if self.plan.wary_out && !self.may_block { bytes.min(PIPE_BUF) } else { bytes }
+        let may_wait = self.plan.wary_out && !self.plan.modal_out && !self.may_block;
+        if may_wait { bytes.min(PIPE_BUF) } else { bytes }
+    }
+
+    /// The mode in which the output does not wait for its peer, where that is asked for.
+    fn mode<'fd>(&mut self, output: BorrowedFd<'fd>) -> Option<Nonblocking<'fd>> {
+        let waits = self.plan.modal_out && !self.may_block;
+        waits.then(|| self.kernel.nonblocking(output)).flatten()
     }
 
     /// How much one call may take now.

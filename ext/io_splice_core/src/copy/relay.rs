@@ -73,6 +73,13 @@ enum State {
     Failed(Errno),
 }
 
+impl Default for Relay {
+    /// A relay of nothing.
+    fn default() -> Self {
+        Self::new(Default::default(), None)
+    }
+}
+
 impl<K: Kernel> Relay<K> {
     /// A relay of two copies to the end of their inputs, each with the time that its input and its output may take
     /// to become ready.

@@ -65,6 +65,8 @@ pub struct Plan {
     /// An end that may block all the same is asked first whether it is ready.
     pub(crate) wary_in: bool,
     pub(crate) wary_out: bool,
+    /// An output that has to be put into non-blocking mode where it must not wait.
+    pub(crate) modal_out: bool,
     /// What there is to copy, when the output is the very file that is read: without an end of its own
     /// the copy would follow what it writes until the disk is full.
     pub(crate) limit: Option<u64>,
@@ -82,13 +84,14 @@ impl Plan {
         let (from, to) = (Descriptor::look(fd_in)?, Descriptor::look(fd_out)?);
         let limit = limit(fd_in, &from, &to, offset)?;
         let (wary_in, wary_out) = (is_wary(fd_in, &from), is_wary(fd_out, &to));
+        let modal_out = hold_of(fd_out, &to) == Hold::Peer;
         let mut routes = routes(from.kind(), &to, wary_out);
         let small = len.is_some_and(|len| len <= SMALL);
         let large = len.is_none_or(|len| len >= LARGE);
         if routes[0] == Route::Through && (small || large && is_unix_to_tcp(fd_in, fd_out)) {
             routes = &[Route::ReadWrite];
         }
-        Ok(Self { routes, wary_in, wary_out, limit })
+        Ok(Self { routes, wary_in, wary_out, modal_out, limit })
     }
 
     /// A plan for taking bytes from an input that go to several outputs. `EINVAL` if one of them leads back to it.
@@ -98,6 +101,9 @@ impl Plan {
     ) -> rustix::io::Result<Self> {
         let from = Descriptor::look_closely(fd_in)?;
         let mut plan = Self { wary_in: is_wary(fd_in, &from), ..Self::NOWHERE };
+        if fds_out.iter().all(Option::is_none) {
+            plan.routes = &[Route::ReadWrite];
+        }
         for fd_out in fds_out.iter().flatten() {
             let to = Descriptor::look_closely(*fd_out)?;
             if from.is_pipe() && from.is_same_file(&to) {
@@ -110,12 +116,19 @@ impl Plan {
 
     /// A plan for passing on bytes that are held.
     pub(crate) fn to(fd_out: BorrowedFd<'_>) -> rustix::io::Result<Self> {
-        Ok(Self { wary_out: is_wary(fd_out, &Descriptor::look(fd_out)?), ..Self::NOWHERE })
+        let to = Descriptor::look(fd_out)?;
+        let modal_out = hold_of(fd_out, &to) == Hold::Peer;
+        Ok(Self { wary_out: is_wary(fd_out, &to), modal_out, ..Self::NOWHERE })
     }
 
     /// One of which no end is known.
-    pub(crate) const NOWHERE: Self =
-        Self { routes: &[Route::Through, Route::ReadWrite], wary_in: false, wary_out: false, limit: None };
+    pub(crate) const NOWHERE: Self = Self {
+        routes: &[Route::Through, Route::ReadWrite],
+        wary_in: false,
+        wary_out: false,
+        modal_out: false,
+        limit: None,
+    };
 }
 
 /// What there is to copy from a file to itself.
