@@ -453,18 +453,6 @@ class TestCopyInterrupts < Minitest::Test
 
   private
 
-  # TCP goes on moving bytes into the peer's buffer for a while.
-  def fill_up(writer)
-    total = fill(writer)
-    loop do
-      writer.wait_writable(0.01)
-      more = fill(writer)
-      return total if more.zero?
-
-      total += more
-    end
-  end
-
   # Ends that hold little, so that a copy is in the middle for most of its time.
   def narrow(kind)
     pair(kind).each do |io|

@@ -6,6 +6,8 @@ require "stringio"
 require "zlib"
 
 class TestCopyObjects < Minitest::Test
+  Interrupted = Class.new(StandardError)
+
   # An object that has only the methods it is asked to have, and passes them on.
   class Only
     def initialize(object, *methods)
@@ -50,6 +52,41 @@ class TestCopyObjects < Minitest::Test
     into = StringIO.new
     assert_raises(EOFError) { IO::Splice.copy_stream(tempfile("abc"), into, 4) }
     assert_equal "abc", into.string
+  end
+
+  def test_what_is_neither_source_nor_target_is_named
+    [nil, [], Object.new, BasicObject.new].each do |other|
+      error = assert_raises(TypeError) { IO::Splice.copy_stream(other, StringIO.new) }
+      assert_match(/\A(nil|an? \w+) is no source/, error.message)
+      error = assert_raises(TypeError) { IO::Splice.copy_stream(StringIO.new("a"), other) }
+      assert_match(/\A(nil|an? \w+) is no target/, error.message)
+      assert_raises(TypeError) { IO::Splice.tee_stream(other, StringIO.new, StringIO.new) }
+    end
+  end
+
+  def test_an_interrupt_between_an_io_and_an_object_loses_and_repeats_nothing
+    200.times do
+      source, writer = pipe
+      writing = thread { 10.times { writer.write(pattern(20_000)) } && writer.close }
+      into = StringIO.new("".b)
+      copy = thread { IO::Splice.copy_stream(source, into) }
+      sleep rand * 0.002
+      copy.raise(Interrupted)
+      assert_raises(Interrupted) { guarded { copy.value } } unless copy.status == false
+      assert_equal pattern(20_000) * 10, into.string + guarded { source.read }.b
+      writing.join
+      source.close
+    end
+  end
+
+  def test_what_an_object_has_given_and_nobody_has_taken_goes_back
+    source = StringIO.new(pattern(300_000))
+    r, target = pipe
+    copy = until_asleep(thread { IO::Splice.copy_stream(source, target) })
+    copy.raise(Interrupted)
+    assert_raises(Interrupted) { guarded { copy.value } }
+    target.close
+    assert_equal pattern(300_000), r.read.b + source.read
   end
 
   def test_an_object_has_no_offset

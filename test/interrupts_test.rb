@@ -29,6 +29,36 @@ class TestInterrupts < Minitest::Test
     end
   end
 
+  def test_closing_the_input_ends_a_call_that_writes_out_what_ruby_has_for_the_output
+    source, from = pipe
+    into, target = pipe
+    fill_up(target)
+    target.sync = false
+    target.write("unwritten")
+    from << "hello"
+    waiting = until_asleep(in_a_thread { IO.splice(source, nil, target, nil, 1) })
+    source.close
+    assert_raises(IOError) { value_of(waiting) }
+    into.read_nonblock(1 << 20)
+    target.close
+    assert_equal "unwritten", into.read
+  end
+
+  def test_a_storm_of_signals_is_no_error
+    source, from = pipe
+    target, into = unix_pair
+    feeding = in_a_thread { loop { from.write("x" * 100) } }
+    draining = in_a_thread { loop { into.readpartial(100) } }
+    on_signal(-> {}) do
+      storm = fork_child { loop { Process.kill(:USR1, Process.ppid) } }
+      guarded { 3000.times { IO.splice(source, nil, target, nil, 1000) } }
+    ensure
+      Process.kill(:KILL, storm)
+      Process.wait(storm)
+    end
+    [feeding, draining].each { |thread| thread.kill.join }
+  end
+
   def raise_ends(scene)
     waiting = until_asleep(in_a_thread(&scene.call))
     waiting.raise(Interrupted)

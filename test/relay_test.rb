@@ -5,6 +5,7 @@ require "io/nonblock"
 require "io/wait"
 require "open3"
 require "openssl"
+require "pty"
 require "rbconfig"
 require "support/copy_ends"
 require "support/select_scheduler"
@@ -714,6 +715,22 @@ class TestRelay < Minitest::Test
     assert_empty(guarded { far_in.read })
   end
 
+  def test_a_terminal_that_nobody_reads_does_not_hold_up_an_interrupt
+    terminal, _user = closing(*PTY.open)
+    terminal.syswrite("typed\n")
+    zeros = closing(File.open("/dev/zero", "r+")).first
+    relay = until_asleep(thread { IO::Splice.relay(terminal, zeros) })
+    relay.raise(Stop)
+    assert_raises(Stop) { value_of(relay) }
+  end
+
+  def test_an_object_with_methods_of_its_own_is_refused
+    left = side(:unix)
+    veiled = Struct.new(:to_io) { def write(bytes) = to_io.write(bytes.reverse) }
+    error = assert_raises(TypeError) { relay(veiled.new(left.input), side(:unix).given) }
+    assert_match(/methods of its own/, error.message)
+  end
+
   def test_signals_in_the_middle_of_streams_lose_nothing
     signals = 0
     handler = trap(:USR1) { signals += 1 }
@@ -763,7 +780,7 @@ class TestRelay < Minitest::Test
     right = side(:unix)
     [[ssl, right.given], [right.given, ssl], [[ssl, right.given], right.given],
      [right.given, [right.given, ssl]]].each do |sides|
-      assert_match(/unencrypted/, assert_raises(TypeError) { relay(*sides) }.message)
+      assert_match(/methods of its own/, assert_raises(TypeError) { relay(*sides) }.message)
     end
     right.far_out.write("untouched")
     assert_equal "untouched", right.input.readpartial(100)
@@ -1310,18 +1327,6 @@ class TestRelay < Minitest::Test
       tcp = writer.is_a?(TCPSocket)
       writer.setsockopt(:SOCKET, :SNDBUF, tcp ? 65_536 : 8192)
       reader.setsockopt(:SOCKET, :RCVBUF, tcp ? 131_072 : 8192)
-    end
-  end
-
-  # TCP goes on moving bytes into the peer's buffer for a while.
-  def fill_up(writer)
-    total = fill(writer)
-    loop do
-      writer.wait_writable(0.01)
-      more = fill(writer)
-      return total if more.zero?
-
-      total += more
     end
   end
 

@@ -2,6 +2,7 @@
 
 require "test_helper"
 require "io/nonblock"
+require "stringio"
 require "support/select_scheduler"
 
 # In a fiber with a scheduler the scheduler waits, and the other fibers of the thread run.
@@ -10,6 +11,46 @@ class TestScheduler < Minitest::Test
   MODES = { "nonblocking" => true, "blocking" => false }.freeze
   FORMS = { "ios" => :itself, "numbers" => :fileno }.freeze
   VARIANTS = MODES.to_a.product(FORMS.to_a)
+
+  # Ruby unwinds nothing of a fiber that is never resumed.
+  %i[copy_stream tee_stream relay].each do |name|
+    define_method(:"test_an_abandoned_#{name}_leaves_no_descriptor") do
+      child = fork_child do
+        abandon(name)
+        before = open_descriptors
+        10.times { abandon(name) }
+        5.times { GC.start }
+        open_descriptors < before + 10 or exit!(1)
+      end
+      assert_predicate ended(child), :success?
+    end
+  end
+
+  def abandon(name)
+    source, peer = unix_pair
+    target, reader = unix_pair
+    fill_up(target)
+    peer << "bytes"
+    targets = name == :tee_stream ? [target, target] : [target]
+    waiting = thread do
+      Fiber.set_scheduler(SelectScheduler.new)
+      Fiber.schedule { IO::Splice.public_send(name, source, *targets) }
+    end
+    until_asleep(waiting)
+    waiting.kill.join
+    [source, peer, target, reader].each(&:close)
+  end
+
+  def test_from_an_object_to_a_blocking_pipe
+    arrived = nil
+    with_scheduler do
+      reader, writer = pipe
+      writer.nonblock = false
+      Fiber.schedule { IO::Splice.copy_stream(StringIO.new(pattern(300_000)), writer) && writer.close }
+      Fiber.schedule { arrived = reader.read }
+    end
+    assert_equal pattern(300_000), arrived.b
+  end
 
   VARIANTS.each do |(mode, nonblock), (form, as)|
     %i[splice_between_pipes splice_between_sockets tee vmsplice room].each do |name|

@@ -282,6 +282,43 @@ class TestTeeStream < Minitest::Test
     end
   end
 
+  def test_a_source_that_is_closed_in_the_middle_is_not_written_to
+    source, = pipe
+    source.ungetbyte("s" * 20_000)
+    target = Object.new
+    target.define_singleton_method(:write) { |_| source.close || raise(Stop) }
+    assert_raises(Stop) { tee_stream(source, target, StringIO.new, len: 10_000) }
+  end
+
+  def test_a_throw_out_of_the_block_is_one_also_when_an_end_is_closed_by_then
+    source, writer = pipe
+    writer << "x"
+    writer.close
+    targets = Array.new(2) { pipe.last }
+    thrown = catch(:out) { tee_stream(source, *targets) { source.close || throw(:out, "thrown") } }
+    assert_equal "thrown", thrown
+  end
+
+  def test_counts_are_right_whenever_an_object_s_copy_is_interrupted
+    200.times do
+      one, r_one = unix_pair
+      another = StringIO.new("".b)
+      reading = thread { r_one.read }
+      copy = thread { IO::Splice.tee_stream(StringIO.new(pattern(400_000)), one, another) }
+      sleep rand * 0.002
+      copy.raise(Stop)
+      error = begin
+        guarded { copy.value } && nil
+      rescue Stop => e
+        e
+      end
+      one.close
+      had = [guarded { reading.value }.bytesize, another.string.bytesize]
+      assert_equal had, error.bytes_written if error.respond_to?(:bytes_written)
+      r_one.close
+    end
+  end
+
   def test_interrupts_at_random_moments_do_not_lose_what_was_read_ahead
     400.times do |number|
       source, far = unix_pair

@@ -307,19 +307,8 @@ class TestWaiting < Minitest::Test
     closing(*PTY.open).each(&:raw!).tap { |ends| ends.last.sync = true }
   end
 
-  # Fills it for good: TCP (which may put off an acknowledgement by 40 ms) and terminals pass on what they hold a
-  # little later, which makes room again.
   def stuff(writer, nonblock)
-    total = fill(writer)
-    calm = writer.is_a?(TCPSocket) || writer.tty? ? 0 : 15
-    until calm == 15
-      sleep 0.01
-      more = fill(writer)
-      total += more
-      calm = more.zero? ? calm + 1 : 0
-    end
-    writer.nonblock = nonblock
-    total
+    fill_up(writer).tap { writer.nonblock = nonblock }
   end
 
   def assert_others_run_during(waiting)

@@ -5,6 +5,7 @@ use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, Value};
 
 use crate::end::{Direction, End, descriptors_for_copy, keep_alive};
+use crate::keep::keep;
 use crate::outside::{Outside, afterwards, outside};
 use crate::wait::{rest, scheduled, timed_out, wait_for};
 use crate::{error, gvl, number};
@@ -70,13 +71,16 @@ fn run(ruby: &Ruby, copy: &mut Copy, input: End, output: End, progress: Option<P
         outside(NAME, &[input, output], &mut |fds| pause = copy.run(fds[0], fds[1], &mut host))?;
         match pause {
             Pause::Done => return tell(copy.delivered()),
-            Pause::Progress => tell(copy.delivered())?,
+            Pause::Progress => {
+                let copied = copy.delivered();
+                keep(ruby, copy, || tell(copied))?;
+            }
             Pause::Interrupted => gvl::check_interrupts()?,
             Pause::Wait(side) => {
                 let (end, other) = end_of(side);
-                wait_for(ruby, NAME, end, Some(other))?;
+                keep(ruby, copy, || wait_for(ruby, NAME, end, Some(other)))?;
             }
-            Pause::InVain(times) => rest(ruby, times)?,
+            Pause::InVain(times) => keep(ruby, copy, || rest(ruby, times))?,
             Pause::TimedOut(side) => return Err(timed_out(ruby, end_of(side).0.direction())),
             Pause::Failed(errno) => {
                 let why = refusal(Call::Splice, Some(fd_in), fd_out, errno);
@@ -93,7 +97,7 @@ pub fn give_up(copy: &mut Copy, input: End, output: End) {
         return;
     }
     let mut bytes = Vec::new();
-    afterwards(NAME, &[Some(input), Some(output)], &mut |fds| bytes = copy.give_up(fds[0], fds[1]));
+    afterwards(&[Some(input), Some(output)], &mut |fds| bytes = copy.give_up(fds[0], fds[1]));
     if !bytes.is_empty() {
         // What is thrown already says more than that this failed as well.
         let _ = input.put_back(&bytes);

@@ -1,4 +1,4 @@
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use io_splice_core::{Errno, Step};
@@ -7,7 +7,8 @@ use magnus::value::ReprValue;
 use magnus::{Error, RString, Ruby, TryConvert, Value};
 use rb_sys::{VALUE, rb_io_t};
 
-use crate::{error, number};
+use crate::wait::scheduled;
+use crate::{error, gvl, number};
 
 /// Which way the bytes go at an end.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -95,11 +96,15 @@ impl End {
     pub fn put_back(self, bytes: &[u8]) -> Result<(), Error> {
         let Some(file) = self.open_file() else { return Ok(()) };
         // SAFETY: `open_file` gives a valid pointer, and the GVL is held.
-        let buffer = unsafe { &mut (*file).rbuf };
+        let (fd, buffer) = unsafe { ((*file).fd, &mut (*file).rbuf) };
+        // What is closed has lost its buffer, and its capacity does not say so.
+        if fd < 0 {
+            return Ok(());
+        }
         let (before, after) = (bytes.len(), buffer.len as usize);
         let mut room = buffer.ptr;
         let all = before + after;
-        if all > buffer.capa as usize {
+        if room.is_null() || all > buffer.capa as usize {
             // Ruby's `ungetbyte` refuses what is larger than the buffer that is there. That one is not freed,
             // because another thread may be reading into it without the GVL.
             protect(|| {
@@ -124,6 +129,9 @@ impl End {
     #[cfg(ruby_gte_4_0)]
     pub fn put_back(self, bytes: &[u8]) -> Result<(), Error> {
         let Kind::Io(io) = self.kind else { return Ok(()) };
+        if self.descriptor_if_open().is_none() {
+            return Ok(());
+        }
         let string = string(bytes)?;
         // SAFETY: `io` is an IO; what it raises is the error.
         protect(|| unsafe { rb_sys::rb_io_ungetbyte(io, string.as_raw()) }).map(drop)
@@ -157,6 +165,27 @@ impl End {
             return Some(unsafe { fptr(own.tied_io_for_writing) });
         }
         Some(own)
+    }
+
+    /// The descriptor, if the end is open.
+    pub fn descriptor_if_open<'call>(self) -> Option<BorrowedFd<'call>> {
+        let number = match self.kind {
+            Kind::Number(number) => number,
+            #[cfg(not(ruby_gte_4_0))]
+            // SAFETY: `open_file` gives a valid pointer, and the GVL is held.
+            Kind::Io(_) => unsafe { (*self.open_file()?).fd },
+            #[cfg(ruby_gte_4_0)]
+            // SAFETY: `io` is an IO; only one that is closed has no number.
+            Kind::Io(io) => unsafe {
+                self.open_file()?;
+                if rb_sys::rb_io_closed_p(io) != rb_sys::Qfalse as VALUE {
+                    return None;
+                }
+                rb_sys::rb_io_descriptor(io)
+            },
+        };
+        // SAFETY: a number that is not -1; as in `borrow`.
+        (number >= 0).then(|| unsafe { BorrowedFd::borrow_raw(number) })
     }
 
     /// `IO#timeout`, if it has one.
@@ -351,11 +380,12 @@ fn settle<'call>(
     input: End,
     output: End,
 ) -> Result<(Settled, (BorrowedFd<'call>, BorrowedFd<'call>)), Error> {
+    // Writing a buffer out may let other threads run, so what the numbers are comes last.
+    write_out(call, input, output)?;
     let mut settled = Settled::Clear;
     let mut numbers = (-1, -1);
     protect(|| {
-        // SAFETY: this is under `protect`. Writing a buffer out may let other threads run, so the
-        // numbers come last.
+        // SAFETY: this is under `protect`.
         unsafe {
             output.settle();
             settled = input.settle();
@@ -364,6 +394,24 @@ fn settle<'call>(
         rb_sys::Qnil as VALUE
     })?;
     Ok((settled, (borrow(call, numbers.0)?, borrow(call, numbers.1)?)))
+}
+
+/// Writes out what Ruby has still to write to the output. That may wait, and closing the input ends it too.
+fn write_out(call: &str, input: End, output: End) -> Result<(), Error> {
+    let Some(file) = input.open_file().filter(|file| Some(*file) != output.open_file()) else {
+        return Ok(());
+    };
+    if !output.has_unwritten() || gvl::alone() || scheduled() {
+        return Ok(());
+    }
+    gvl::while_using(file, number_of(call, input)?.as_raw_fd(), || {
+        protect(|| {
+            // SAFETY: this is under `protect`.
+            unsafe { output.settle() };
+            rb_sys::Qnil as VALUE
+        })
+        .map(drop)
+    })
 }
 
 /// As [`descriptors`], for a call with nothing but an output.

@@ -4,30 +4,32 @@ use io_splice_core::copy::{FanOut, FanOutPause};
 use io_splice_core::{Errno, copied};
 use magnus::block::Proc;
 use magnus::value::ReprValue;
-use magnus::{Error, IntoValue, RString, Ruby, TryConvert, Value};
+use magnus::{Error, IntoValue, RArray, RString, Ruby, TryConvert, Value};
 
 use crate::end::{Direction, End, descriptors_for_copy, number_of, string};
+use crate::keep::keep;
 use crate::outside::{Outside, Scheduler, afterwards, outside};
 use crate::wait::{rest, timed_out};
 use crate::{error, gvl, number};
 
 const NAME: &str = "tee_stream";
 
-/// `tee_between(src, len, hand_over, *dsts) { |bytes_so_far| }`: a copy from one descriptor to several, to the end of the
-/// input or `len` bytes; the count may be less. A `src` that is a String is what there is to copy. A `dst` that is nil is
-/// handed its bytes: `hand_over.(index, bytes)` tells how many it took, or false if it takes no more. Then
-/// `hand_over.(index, nil)` is to raise the reason when the others have caught up.
+/// `tee_between(src, len, hand_over, taken, *dsts) { |bytes_so_far| }`: a copy from one descriptor to several, to the end of
+/// the input or `len` bytes; the count may be less. A `src` that is a String is what there is to copy. A `dst` that is nil
+/// is handed its bytes: `hand_over.(index, bytes)` adds to `taken[index]` how many it took, and says false if it takes no
+/// more. What the others took is added in the end. Then `hand_over.(index, nil)` is to raise the reason when the others have caught up.
 pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let bytes = RString::from_value(args[0]);
     let input = if bytes.is_some() { None } else { Some(End::new(ruby, args[0], Direction::In)?) };
     let len = if args[1].is_nil() { None } else { Some(number::length(ruby, "length", args[1])? as u64) };
     let hand_over = Proc::try_convert(args[2])?;
+    let taken = RArray::try_convert(args[3])?;
     let progress = if ruby.block_given() { Some(ruby.block_proc()?) } else { None };
     let end = |dst: &Value| {
         if dst.is_nil() { Ok(None) } else { End::new(ruby, *dst, Direction::Out).map(Some) }
     };
     // They are IOs and numbers, and stay where they are as long as they are arguments.
-    let outputs = args[3..].iter().map(end).collect::<Result<Vec<_>, Error>>()?;
+    let outputs = args[4..].iter().map(end).collect::<Result<Vec<_>, Error>>()?;
 
     let (fd_in, fds_out) = descriptors(input, &outputs)?;
     let mut copy = FanOut::new(fd_in, &fds_out, len).map_err(|errno| {
@@ -51,13 +53,19 @@ pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     };
     copy.put_first(first);
 
-    let mut work = Work { copy, input, outputs, hand_over, progress, failed: None };
+    let mut work = Work { copy, input, outputs, hand_over, taken, progress, failed: None };
     let ended = ended.and_then(|()| work.run(ruby));
     if ended.is_err() {
         work.give_up();
     }
     std::hint::black_box((&work.input, args));
     let delivered: Vec<u64> = work.copy.delivered().collect();
+    // Here no interrupt can come in between, as it can on the way back.
+    for (index, delivered) in delivered.iter().enumerate().filter(|(index, _)| work.outputs[*index].is_some())
+    {
+        let before: u64 = taken.entry(index as isize)?;
+        taken.store(index as isize, before + delivered)?;
+    }
     match ended {
         Ok(()) => Ok(work.copy.copied().into_value_with(ruby)),
         Err(error) => Err(error::partial_tee(ruby, error, work.failed, &delivered)),
@@ -69,6 +77,8 @@ struct Work {
     input: Option<End>,
     outputs: Vec<Option<End>>,
     hand_over: Proc,
+    /// What outputs without a descriptor say that they have taken.
+    taken: RArray,
     progress: Option<Proc>,
     /// The output whose error this is.
     failed: Option<usize>,
@@ -88,11 +98,11 @@ impl Work {
                 pause = self.copy.run(fds.next(), &fds_out, &mut hub);
             })?;
             match pause {
-                FanOutPause::Done => return self.tell(),
-                FanOutPause::Progress => self.tell()?,
-                FanOutPause::HandOver(output) => self.hand_over(output)?,
-                FanOutPause::Wait => scheduler.wait(ruby, NAME, &hub)?,
-                FanOutPause::InVain(times) => rest(ruby, times)?,
+                FanOutPause::Done => return self.tell(ruby),
+                FanOutPause::Progress => self.tell(ruby)?,
+                FanOutPause::HandOver(output) => self.hand_over(ruby, output)?,
+                FanOutPause::Wait => keep(ruby, &mut self.copy, || scheduler.wait(ruby, NAME, &hub))?,
+                FanOutPause::InVain(times) => keep(ruby, &mut self.copy, || rest(ruby, times))?,
                 FanOutPause::Interrupted => gvl::check_interrupts()?,
                 FanOutPause::TimedOut(output) => {
                     self.failed = output;
@@ -113,20 +123,31 @@ impl Work {
         }
     }
 
-    fn tell(&self) -> Result<(), Error> {
+    fn tell(&mut self, ruby: &Ruby) -> Result<(), Error> {
+        let Some(progress) = self.progress else { return Ok(()) };
         let copied = self.copy.copied();
-        self.progress.map_or(Ok(()), |progress| progress.call::<_, Value>((copied,)).map(drop))
+        keep(ruby, &mut self.copy, || progress.call::<_, Value>((copied,))).map(drop)
     }
 
-    fn hand_over(&mut self, output: usize) -> Result<(), Error> {
+    fn hand_over(&mut self, ruby: &Ruby, output: usize) -> Result<(), Error> {
         let bytes = self.copy.bytes_for(output).map_err(|errno| error::errno(errno, NAME, None))?;
         let bytes = string(bytes)?;
-        let taken: Value = self.hand_over.call((output, bytes))?;
-        if !taken.to_bool() && !taken.is_nil() {
+        let before: u64 = self.taken.entry(output as isize)?;
+        let hand_over = self.hand_over;
+        let takes_more = keep(ruby, &mut self.copy, || hand_over.call::<_, bool>((output, bytes)));
+        // What was taken counts, also when an interrupt has come since.
+        match self.taken.entry::<u64>(output as isize) {
+            Ok(taken) => {
+                let taken = taken.saturating_sub(before) as usize;
+                self.copy.handed_over(output, taken.min(bytes.len()));
+            }
+            Err(error) => {
+                self.failed = Some(output);
+                return Err(error);
+            }
+        }
+        if !takes_more? {
             self.copy.fail(output, None);
-        } else {
-            let taken = usize::try_convert(taken).inspect_err(|_| self.failed = Some(output))?;
-            self.copy.handed_over(output, taken.min(bytes.len()));
         }
         Ok(())
     }
@@ -136,7 +157,7 @@ impl Work {
     fn give_up(&mut self) {
         let ends: Vec<_> = std::iter::once(self.input).chain(self.outputs.iter().copied()).collect();
         let mut bytes = Vec::new();
-        afterwards(NAME, &ends, &mut |fds| bytes = self.copy.give_up(fds[0], &fds[1..]));
+        afterwards(&ends, &mut |fds| bytes = self.copy.give_up(fds[0], &fds[1..]));
         if let (Some(input), false) = (self.input, bytes.is_empty()) {
             // What is thrown already says more than that this failed as well.
             let _ = input.put_back(&bytes);

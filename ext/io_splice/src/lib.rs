@@ -12,9 +12,11 @@ mod error;
 mod fan_out;
 mod gvl;
 mod io_buffer;
+mod keep;
 mod number;
 mod outside;
 mod pages;
+mod path;
 mod pipe_size;
 mod relay;
 mod transfer;
@@ -23,8 +25,9 @@ mod wait;
 
 use io_splice_core::{Flags, PIPE_BUF, default_capacity, page_size};
 use magnus::value::{Lazy, ReprValue, StaticSymbol};
-use magnus::{Class, Error, Module, Object, Ruby, function, method};
+use magnus::{Class, Error, Module, Object, Ruby, TypedData, function, method};
 
+use crate::keep::Kept;
 use crate::pages::Pages;
 
 /// What a `try…` call answers instead of waiting, interned once.
@@ -57,6 +60,8 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     copying.define_singleton_method("copy_between", function!(copy::copy_between, -1))?;
     copying.define_singleton_method("tee_between", function!(fan_out::tee_between, -1))?;
     copying.define_singleton_method("relay_between", function!(relay::relay_between, -1))?;
+    copying.define_singleton_method("open_path", function!(path::open_path, 2))?;
+    copying.define_class("Kept", ruby.class_object())?.undef_default_alloc_func();
     copying.define_singleton_method("check_copy", function!(copy::check_copy, 2))?;
     copying.define_singleton_method("close_after_fork", function!(io_splice_core::close_after_fork, 0))?;
     let pages = splice.define_class("Pages", ruby.class_object())?;
@@ -70,6 +75,9 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     io.define_method("pipe_size", method!(pipe_size::get, 0))?;
     io.define_method("pipe_size=", method!(pipe_size::set, 1))?;
 
+    // Looked up later, an interrupt could come in between, and be a panic.
+    Pages::class(ruby);
+    Kept::class(ruby);
     Lazy::force(&EAGAIN, ruby);
     Lazy::force(&error::PARTIAL_WRITE, ruby);
     Lazy::force(&error::PARTIAL_TEE, ruby);

@@ -12,6 +12,7 @@ use magnus::{Error, IntoValue, Ruby, Value};
 use crate::end::{End, number_of};
 use crate::error;
 use crate::gvl::{self, CurrentThread};
+use crate::keep::keep;
 use crate::wait::scheduled;
 
 /// Works without the GVL while Ruby knows that the ends are in use, so that closing one of them ends the work. It is
@@ -45,9 +46,10 @@ fn use_ends<'fd>(
 }
 
 /// Works on ends after an exception, when they may be closed and nothing registers them. The work must wait for
-/// nobody; another interrupt does not keep it from being done.
-pub fn afterwards(call: &str, ends: &[Option<End>], work: &mut dyn FnMut(&[Option<BorrowedFd<'_>>])) {
-    let open: Vec<_> = ends.iter().map(|end| number_of(call, (*end)?).ok()).collect();
+/// nobody; another interrupt does not keep it from being done. Nothing is raised and rescued here: a `throw` that is
+/// on its way would be forgotten.
+pub fn afterwards(ends: &[Option<End>], work: &mut dyn FnMut(&[Option<BorrowedFd<'_>>])) {
+    let open: Vec<_> = ends.iter().map(|end| (*end)?.descriptor_if_open()).collect();
     let own: Vec<_> = open.iter().map(|fd| fd.map(PrivateFd::duplicate)).collect();
     // With descriptors of its own others may close theirs meanwhile. When there are none to be had, they may not.
     if own.iter().flatten().all(|own| !matches!(own, Err(Errno::MFILE | Errno::NFILE))) {
@@ -128,32 +130,40 @@ impl Hub for Outside {
 
 /// Waits through the fiber scheduler for several descriptors at once, in the guise of one.
 #[derive(Default)]
-pub struct Scheduler(Option<(Watch, Value)>);
+pub struct Scheduler {
+    watch: Option<Watch>,
+    /// The same descriptor, to wait for. It lives on the stack, where the garbage collector finds it.
+    io: Option<Value>,
+}
 
 impl Scheduler {
     /// Waits for what work outside of the GVL came back for.
     pub fn wait(&mut self, ruby: &Ruby, call: &str, hub: &Outside) -> Result<(), Error> {
         let fail = |errno| error::errno(errno, call, None);
-        let (watch, io) = match &mut self.0 {
-            Some(both) => both,
-            none => {
-                let watch = Watch::new().map_err(fail)?;
-                let number = watch.as_fd().as_raw_fd();
-                let io =
-                    ruby.class_io().funcall("for_fd", (number, magnus::kwargs!("autoclose" => false)))?;
-                none.insert((watch, io))
-            }
-        };
+        if self.watch.is_none() {
+            self.watch = Some(Watch::new().map_err(fail)?);
+        }
+        let Some(watch) = &mut self.watch else { return Ok(()) };
         // SAFETY: these were descriptors a moment ago. If one is closed by now, the kernel says so.
         let borrow = |fd| unsafe { BorrowedFd::borrow_raw(fd) };
         let awaited = hub.awaited.iter().map(|&(side, fd)| Awaited { side, fd: borrow(fd), ready: false });
         watch.set(&awaited.collect::<Vec<_>>()).map_err(fail)?;
+        let io = match self.io {
+            Some(io) => io,
+            None => {
+                let number = watch.as_fd().as_raw_fd();
+                ruby.class_io().funcall("for_fd", (number, magnus::kwargs!("autoclose" => false)))?
+            }
+        };
+        self.io = Some(io);
         let timeout = hub.timeout.map(|timeout| timeout.as_secs_f64()).into_value_with(ruby);
-        // SAFETY: `io` is an IO and the events are a Fixnum. What it raises is the error.
-        protect(|| unsafe {
-            let events = rb_sys::rb_int2inum(rb_sys::RB_WAITFD_IN as _);
-            rb_sys::rb_io_wait(io.as_raw(), events, timeout.as_raw())
-        })
-        .map(drop)
+        let wait = || {
+            // SAFETY: `io` is an IO and the events are a Fixnum. What it raises is the error.
+            protect(|| unsafe {
+                let events = rb_sys::rb_int2inum(rb_sys::RB_WAITFD_IN as _);
+                rb_sys::rb_io_wait(io.as_raw(), events, timeout.as_raw())
+            })
+        };
+        keep(ruby, &mut self.watch, wait).map(drop)
     }
 }

@@ -6,6 +6,7 @@ use magnus::{Error, IntoValue, Ruby, TryConvert, Value};
 
 use crate::copy::give_up;
 use crate::end::{Direction, End, descriptors_for_copy, keep_alive};
+use crate::keep::keep;
 use crate::outside::{Outside, Scheduler, outside};
 use crate::wait::{rest, timed_out};
 use crate::{error, gvl};
@@ -93,14 +94,12 @@ fn run(
         match pause {
             RelayPause::Done => return Ok(()),
             RelayPause::Ended(way) => {
-                pass_on(way)?;
+                keep(ruby, relay, || pass_on(way))?;
                 relay.passed_on(way);
             }
             RelayPause::Interrupted => gvl::check_interrupts()?,
-            RelayPause::InVain(times) => rest(ruby, times)?,
-            RelayPause::Wait => {
-                scheduler.wait(ruby, NAME, &hub)?;
-            }
+            RelayPause::InVain(times) => keep(ruby, relay, || rest(ruby, times))?,
+            RelayPause::Wait => keep(ruby, relay, || scheduler.wait(ruby, NAME, &hub))?,
             RelayPause::Idle => return Err(error::timeout(ruby, "Timed out: no byte in either direction")),
             RelayPause::TimedOut(way, side) => {
                 let (input, output) = ends[way];

@@ -6,37 +6,19 @@ class IO
     # opened, and objects that transform what passes through them are used through their own methods.
     # @private
     module Copying
-      # Stands before an object that is written to. What the object does not take goes back into the IO that it
-      # was read from; what it takes is told.
-      class Target
-        def initialize(target, source, progress)
-          @target = target
-          @source = source
-          @progress = progress
-          @copied = 0
-        end
-
-        def write(bytes)
-          begin
-            written = @target.write(bytes)
-          rescue Exception # rubocop:disable Lint/RescueException -- whatever it is, no byte may be lost
-            @source&.ungetbyte(bytes)
-            raise
-          end
-          @progress&.call(@copied += written)
-          written
-        end
-      end
+      CLASS_OF = Kernel.instance_method(:class)
+      RESPOND_TO = Kernel.instance_method(:respond_to?)
 
       module_function
 
       # @return [Integer] the bytes copied, which may be fewer than `len`
       def copy(src, dst, len, src_offset, &progress)
         # The one case that is worth being quick about.
-        return copy_between(src, dst, len, src_offset, &progress) if src.is_a?(IO) && dst.is_a?(IO)
+        return copy_between(src, dst, len, src_offset, &progress) if IO === src && IO === dst
 
         check_copy(len, src_offset) # before a file is emptied
-        return copy_objects(src, dst, len, src_offset, &progress) unless descriptor?(src) && descriptor?(dst)
+        check_ends(src, dst)
+        return tee_any(src, [dst], len, src_offset, &progress) unless descriptor?(src) && descriptor?(dst)
 
         opened(src, File::RDONLY) do |input|
           opened(dst, File::WRONLY | File::CREAT | File::TRUNC) do |output|
@@ -47,44 +29,81 @@ class IO
 
       # Whether the bytes are those of a descriptor, and not of an object's own making.
       def descriptor?(end_)
-        end_.is_a?(Integer) || file?(end_) || only_to_io?(end_)
+        case end_
+        when Integer then true
+        else file?(end_) || only_to_io?(end_)
+        end
       end
 
       # What Ruby's own copy_stream uses by its descriptor.
       def file?(end_)
-        end_.is_a?(IO) || end_.is_a?(String) || end_.respond_to?(:to_path)
+        case end_
+        when IO, String then true
+        else can?(end_, :to_path) && !end_.to_path.nil?
+        end
       end
 
       def only_to_io?(end_)
-        end_.respond_to?(:to_io) && %i[readpartial read write].none? { |name| end_.respond_to?(name) }
+        can?(end_, :to_io) && !own_methods?(end_)
+      end
+
+      def own_methods?(end_)
+        %i[readpartial read write].any? { |name| can?(end_, name) }
+      end
+
+      # Even a BasicObject may be asked.
+      def can?(end_, name)
+        case end_
+        when Object then end_.respond_to?(name)
+        else RESPOND_TO.bind_call(end_, name)
+        end
+      end
+
+      def check_ends(src, *dsts)
+        check_source(src)
+        dsts.each { |dst| check_target(dst) }
+      end
+
+      def check_source(src)
+        return if descriptor?(src) || can?(src, :readpartial) || can?(src, :read)
+
+        raise TypeError, "#{kind(src)} is no source: it has no descriptor, no path and no method readpartial or read"
+      end
+
+      def check_target(dst)
+        return if descriptor?(dst) || can?(dst, :write)
+
+        raise TypeError, "#{kind(dst)} is no target: it has no descriptor, no path and no method write"
+      end
+
+      def kind(end_)
+        nil.equal?(end_) ? "nil" : "a #{CLASS_OF.bind_call(end_)}"
       end
 
       # Yields what is to be copied from or to; closes only what it opened.
       def opened(end_, mode, &)
-        return yield end_ if end_.is_a?(IO) || end_.is_a?(Integer)
-        return yield end_.to_io if end_.respond_to?(:to_io)
-
-        File.open(end_, mode | File::BINARY, &)
-      end
-
-      # Ruby knows how to use objects.
-      def copy_objects(src, dst, len, src_offset, &progress)
-        src = io_of(src)
-        open_target(dst) do |target|
-          source = src if src.is_a?(IO) && src_offset.nil?
-          target = Target.new(target, source, progress) unless target.is_a?(IO) && progress.nil?
-          rubys_own.call(src, target, len, src_offset).tap { |copied| progress&.call(copied) }
+        case end_
+        when IO, Integer then yield end_
+        else can?(end_, :to_io) ? yield(end_.to_io) : open_and_close(end_, mode, &)
         end
       end
 
-      def open_target(dst, &)
-        descriptor?(dst) ? opened(io_of(dst), File::WRONLY | File::CREAT | File::TRUNC, &) : yield(dst)
+      def open_and_close(path, mode)
+        file = open_path(path, mode)
+        yield file
+      ensure
+        undisturbed { file&.close }
       end
 
-      def io_of(end_)
-        case end_
-        when Integer then IO.for_fd(end_, autoclose: false).tap { |io| io.sync = true }
-        else only_to_io?(end_) ? end_.to_io : end_
+      # Closes something: an exception in the middle of that would leave the descriptor open, and no object that
+      # knows it.
+      def undisturbed(&) = Thread.handle_interrupt(Object => :never, &)
+
+      # As Ruby's own copy_stream takes it.
+      def io_of(src)
+        case src
+        when Integer then IO.for_fd(src, autoclose: false)
+        else only_to_io?(src) ? src.to_io : src
         end
       end
 

@@ -64,10 +64,20 @@ class IO
       module_function
 
       def pair(side)
-        return [side, side] unless side.is_a?(Array)
+        case side
+        when Array
+          side.size == 2 or raise ArgumentError, "a side is a socket, or a pair of an input and an output"
+          side.each { |end_| check_end(end_) }
+        else pair([side, side])
+        end
+      end
 
-        side.size == 2 or raise ArgumentError, "a side is a socket, or a pair of an input and an output"
-        side
+      # What an object does in methods of its own (it may encrypt), a relay would go around.
+      def check_end(end_)
+        return if descriptor?(end_) || !can?(end_, :to_io)
+
+        raise TypeError, "#{kind(end_)} has methods of its own to read and write, which a relay does not use: " \
+                         "give it what to_io says, if it may go around them"
       end
 
       # Tells who reads from an output that is no socket that this is all. Only closing does that.
@@ -77,8 +87,7 @@ class IO
 
         # A FIFO that is open for both cannot be closed for one.
         both_ways = io.fcntl(Fcntl::F_GETFL) & Fcntl::O_ACCMODE == Fcntl::O_RDWR
-        # An exception in the middle of it would leave the descriptor open, and no object that knows it.
-        Thread.handle_interrupt(Object => :never) do
+        undisturbed do
           io.autoclose = true if output.is_a?(Integer)
           both_ways ? io.close : io.close_write
         end

@@ -15,57 +15,84 @@ class IO
     module Copying
       # Hands on to several outputs what is written to it.
       class Broadcast
-        attr_reader :bytes_written
+        PORTION = 64 << 10
 
         def initialize(outputs, hand_over, progress)
           @outputs = outputs
           @hand_over = hand_over
           @progress = progress
-          @bytes_written = [0] * outputs.size
           write("") # so that an output that is not open for it is told of before anything is read
         end
 
+        # As Ruby's own copy_stream reads from an object, in larger portions.
+        def copy_from(src, len)
+          name = Copying.can?(src, :readpartial) ? :readpartial : :read
+          buffer = +"".b
+          copied = 0
+          until copied == len
+            passed_on = pass_on(src, name, [len && (len - copied), PORTION].compact.min, buffer) or break
+            copied += passed_on
+          end
+          copied
+        end
+
         def write(bytes)
-          Copying.tee_between(bytes, nil, @hand_over, *@outputs)
-          @bytes_written.map! { |written| written + bytes.bytesize }
-          @progress&.call(@bytes_written.first) unless bytes.empty?
+          @hand_over.tee_between(bytes, nil, @outputs)
+          @progress&.call(@hand_over.taken.first) unless bytes.empty?
           bytes.bytesize
-        rescue PartialTee => e
-          @bytes_written = @bytes_written.zip(e.bytes_written).map(&:sum)
+        end
+
+        private
+
+        # What none of them has taken goes back into the source, if that can take it.
+        def pass_on(src, name, most, buffer)
+          before = @hand_over.taken.max
+          bytes = nil
+          Thread.handle_interrupt(Object => :on_blocking) { bytes = read_from(src, name, most, buffer) }
+          bytes && write(bytes)
+        rescue Exception # rubocop:disable Lint/RescueException -- whatever it is, no byte may be lost
+          Copying.undisturbed { give_back(src, bytes.byteslice((@hand_over.taken.max - before)..)) if bytes }
           raise
+        end
+
+        def give_back(src, rest)
+          if Copying.can?(src, :pos=) then src.pos -= rest.bytesize
+          elsif Copying.can?(src, :ungetbyte) then src.ungetbyte(rest)
+          end
+        end
+
+        def read_from(src, name, most, buffer)
+          bytes = src.public_send(name, most, buffer)
+          bytes = buffer unless bytes.nil? || bytes.is_a?(String)
+          bytes if bytes && (name == :readpartial || !bytes.empty?)
+        rescue EOFError
+          nil
         end
       end
 
       # Brings bytes to those targets that have no descriptor. Their errors are kept until the others have the same
       # bytes.
       class HandOver
+        # @return [Array<Integer>] the bytes that each of the targets has taken
+        attr_reader :taken
+
         def initialize(dsts)
           @dsts = dsts
           @taken = [0] * dsts.size
           @failures = {}
         end
 
-        def to_proc
-          ->(index, bytes) { bytes ? write(index, bytes) : raise(@failures.fetch(index)) }
-        end
-
-        # An interrupt may have come when an object had taken its bytes and had not said so yet.
-        def correct(exception)
-          exception.instance_variable_set(:@target, exception.target && @dsts[exception.target])
-          @dsts.each_with_index do |dst, index|
-            exception.bytes_written[index] = @taken[index] unless Copying.descriptor?(dst)
-          end
+        def tee_between(src, len, outputs, &progress)
+          hand_over = ->(index, bytes) { bytes ? write(index, bytes) : raise(@failures.fetch(index)) }
+          Copying.tee_between(src, len, hand_over, @taken, *outputs, &progress)
         end
 
         private
 
         def write(index, bytes)
           # What was taken counts before an interrupt may come.
-          Thread.handle_interrupt(Object => :on_blocking) do
-            written = @dsts[index].write(bytes)
-            @taken[index] += written
-            written
-          end
+          Thread.handle_interrupt(Object => :on_blocking) { @taken[index] += @dsts[index].write(bytes) }
+          true
         rescue SystemCallError, IOError => e
           @failures[index] = e
           false
@@ -77,21 +104,22 @@ class IO
       # @return [Integer] the bytes copied, which may be fewer than `len`
       def tee(src, dsts, len, &progress)
         check_copy(len, nil) # before a file is emptied
-        dsts.each { |dst| check_target(dst) }
-        hand_over = HandOver.new(dsts)
-        descriptor?(src) or return tee_object(src, dsts, len, hand_over, progress)
-
-        opened(src, File::RDONLY) do |input|
-          open_all(dsts) { |outputs| tee_between(input, len, hand_over.to_proc, *outputs, &progress) }
-        end
-      rescue PartialTee => e
-        hand_over.correct(e)
-        raise
+        check_ends(src, *dsts)
+        tee_any(src, dsts, len, nil, &progress)
       end
 
-      def check_target(dst)
-        descriptor?(dst) || dst.respond_to?(:write) or
-          raise TypeError, "a #{dst.class} is no target: it has no descriptor, no path and no method write"
+      def tee_any(src, dsts, len, src_offset, &progress)
+        hand_over = HandOver.new(dsts)
+        unless descriptor?(src) && src_offset.nil?
+          return tee_object(io_of(src), dsts, len, src_offset, hand_over, &progress)
+        end
+
+        opened(src, File::RDONLY) do |input|
+          open_all(dsts) { |outputs| hand_over.tee_between(input, len, outputs, &progress) }
+        end
+      rescue PartialTee => e
+        e.instance_variable_set(:@target, e.target && dsts[e.target])
+        raise
       end
 
       # Opens those that have a descriptor; in the place of the others is nil.
@@ -104,21 +132,24 @@ class IO
         opened(dst, File::WRONLY | File::CREAT | File::TRUNC) { |io| open_all(dsts, *outputs, io, &) }
       end
 
-      def tee_object(src, dsts, len, hand_over, progress)
+      def tee_object(src, dsts, len, src_offset, hand_over, &progress)
         open_all(dsts) do |outputs|
-          broadcast = Broadcast.new(outputs, hand_over.to_proc, progress)
-          rubys_own.call(src, broadcast, len).tap { |copied| progress&.call(copied) }
-        rescue StandardError => e
-          raise mark_partial_tee(e, broadcast)
+          broadcast = Broadcast.new(outputs, hand_over, progress)
+          # Ruby knows how to read at an offset, and what to say where there is none.
+          copied = src_offset ? rubys_own.call(src, broadcast, len, src_offset) : broadcast.copy_from(src, len)
+          progress&.call(copied)
+          copied
+        rescue Exception => e # rubocop:disable Lint/RescueException -- it goes on, and tells how far this came
+          raise mark_partial_tee(e, hand_over.taken)
         end
       end
 
       # Says how far it came, also when it was the source that failed.
-      def mark_partial_tee(exception, broadcast)
-        return exception if exception.frozen? || broadcast.nil?
+      def mark_partial_tee(exception, bytes_written)
+        return exception if exception.frozen?
 
         exception.extend(PartialTee)
-        exception.instance_variable_set(:@bytes_written, broadcast.bytes_written)
+        exception.instance_variable_set(:@bytes_written, bytes_written)
         exception
       end
     end

@@ -1,0 +1,30 @@
+use std::any::Any;
+use std::sync::{Mutex, PoisonError};
+
+use magnus::rb_sys::protect;
+use magnus::{DataTypeFunctions, Ruby, TypedData};
+
+/// What the garbage collector knows of, and drops when nobody comes back for it.
+#[derive(TypedData)]
+#[magnus(class = "IO::Splice::Copying::Kept", free_immediately)]
+pub struct Kept(Mutex<Option<Box<dyn Any + Send>>>);
+
+impl DataTypeFunctions for Kept {}
+
+/// Runs something from which a fiber may never come back: Ruby does not unwind the stack of one that is
+/// abandoned. Meanwhile the work is where it is dropped in that case, with its descriptors.
+pub fn keep<T: Default + Send + 'static, R>(ruby: &Ruby, work: &mut T, run: impl FnOnce() -> R) -> R {
+    let mut kept = None;
+    let wrapped = protect(|| {
+        kept = Some(ruby.obj_wrap(Kept(Mutex::new(None))));
+        rb_sys::Qnil as _
+    });
+    let (Some(kept), Ok(_)) = (kept, wrapped) else { return run() };
+    let place = || kept.0.lock().unwrap_or_else(PoisonError::into_inner);
+    *place() = Some(Box::new(std::mem::take(work)));
+    let result = run();
+    if let Some(back) = place().take().and_then(|kept| kept.downcast().ok()) {
+        *work = *back;
+    }
+    result
+}
