@@ -123,7 +123,12 @@ module ExamplePrograms
   end
 
   def needs_gem(name, version)
-    skip "the gem #{name} #{version} is not installed" if Gem::Specification.find_all_by_name(name, version).empty?
+    load = ["-e", "gem(*ARGV) && require(ARGV[0])", name, version]
+    skip "the gem #{name} #{version} is not installed for this Ruby" unless quietly(RbConfig.ruby, *load)
+  end
+
+  def quietly(*command)
+    guarded { system(*command, out: File::NULL, err: File::NULL) }
   end
 
   def make_files(dir = ".")
@@ -548,6 +553,7 @@ class TestExamples < Minitest::Test
   # With one thread, so that a request which held it would hold up the next one.
   def puma(upstream)
     needs "puma"
+    skip "puma is not installed for this Ruby" unless quietly(RbConfig.ruby, "-S", "puma", "--version")
     command = [RbConfig.ruby, "-I", File.join(ROOT, "lib"), "-S", "puma", "-b", "tcp://127.0.0.1:0", "-t", "1:1"]
     program, output = start_talking(*command, File.join(ROOT, "examples/rack_hijack.ru"),
                                     env: { "UPSTREAM" => "127.0.0.1:#{upstream.local_address.ip_port}" })

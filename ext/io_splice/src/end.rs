@@ -93,13 +93,13 @@ impl End {
     /// Puts bytes back in front of those that this input has still to give, for Ruby to read; a number has
     /// no place for them.
     #[cfg(not(ruby_gte_4_0))]
-    pub fn put_back(self, bytes: &[u8]) -> Result<(), Error> {
-        let Some(file) = self.open_file() else { return Ok(()) };
+    pub fn put_back(self, bytes: Vec<u8>) {
+        let Some(file) = self.open_file() else { return };
         // SAFETY: `open_file` gives a valid pointer, and the GVL is held.
         let (fd, buffer) = unsafe { ((*file).fd, &mut (*file).rbuf) };
         // What is closed has lost its buffer, and its capacity does not say so.
         if fd < 0 {
-            return Ok(());
+            return;
         }
         let (before, after) = (bytes.len(), buffer.len as usize);
         let mut room = buffer.ptr;
@@ -107,11 +107,19 @@ impl End {
         if room.is_null() || all > buffer.capa as usize {
             // Ruby's `ungetbyte` refuses what is larger than the buffer that is there. That one is not freed,
             // because another thread may be reading into it without the GVL.
-            protect(|| {
+            let allocated = protect(|| {
                 // SAFETY: for want of memory it raises. Ruby frees it with the IO.
                 room = unsafe { rb_sys::ruby_xmalloc(all as _) }.cast();
                 rb_sys::Qnil as VALUE
-            })?;
+            });
+            if allocated.is_err() {
+                if after == 0 {
+                    // The bytes are in memory already: of malloc, as all of Rust's is here, and as Ruby frees it.
+                    (buffer.ptr, buffer.off) = (bytes.leak().as_mut_ptr().cast(), 0);
+                    (buffer.len, buffer.capa) = (before as i32, before as i32);
+                }
+                return;
+            }
             buffer.capa = all as i32;
         }
         // SAFETY: the old buffer holds so many bytes from `off` on, and the room, which may be the same, is enough for all.
@@ -122,19 +130,15 @@ impl End {
             std::ptr::copy_nonoverlapping(bytes.as_ptr().cast(), room, before);
         }
         (buffer.ptr, buffer.off, buffer.len) = (room, 0, all as i32);
-        Ok(())
     }
 
     /// As far as Ruby's `ungetbyte` takes them.
     #[cfg(ruby_gte_4_0)]
-    pub fn put_back(self, bytes: &[u8]) -> Result<(), Error> {
-        let Kind::Io(io) = self.kind else { return Ok(()) };
-        if self.descriptor_if_open().is_none() {
-            return Ok(());
-        }
-        let string = string(bytes)?;
-        // SAFETY: `io` is an IO; what it raises is the error.
-        protect(|| unsafe { rb_sys::rb_io_ungetbyte(io, string.as_raw()) }).map(drop)
+    pub fn put_back(self, bytes: Vec<u8>) {
+        let Kind::Io(io) = self.kind else { return };
+        let (Some(_), Ok(string)) = (self.descriptor_if_open(), string(&bytes)) else { return };
+        // SAFETY: `io` is an IO. What is thrown already says more than that this failed as well.
+        let _ = protect(|| unsafe { rb_sys::rb_io_ungetbyte(io, string.as_raw()) });
     }
 
     /// The IO, or for a number a new IO that leaves the descriptor alone: something to wait with.

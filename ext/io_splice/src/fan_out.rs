@@ -159,8 +159,7 @@ impl Work {
         let mut bytes = Vec::new();
         afterwards(&ends, &mut |fds| bytes = self.copy.give_up(fds[0], &fds[1..]));
         if let (Some(input), false) = (self.input, bytes.is_empty()) {
-            // What is thrown already says more than that this failed as well.
-            let _ = input.put_back(&bytes);
+            input.put_back(bytes);
         }
     }
 }

@@ -46,24 +46,31 @@ impl<F: FnOnce() -> R, R> Job<F, R> {
 /// No exception is raised here, before or after, so what `work` did is never lost to the caller.
 /// `work` must not touch anything of Ruby's.
 pub fn without<R>(work: impl FnOnce() -> R) -> Option<R> {
-    fn call<F: FnOnce() -> R, R>(job: &mut Job<F, R>) {
-        // SAFETY: RUBY_UBF_IO is the pointer -1, which Ruby compares and never calls.
-        let ubf: rb_unblock_function_t = unsafe { std::mem::transmute(-1_isize) };
-        // SAFETY: `run` matches its argument, and `job` outlives the call. With INTR_FAIL Ruby
-        // neither raises nor runs other Ruby code on this thread.
-        unsafe {
-            rb_sys::rb_nogvl(
-                Some(Job::<F, R>::run),
-                job.as_ptr(),
-                ubf,
-                std::ptr::null_mut(),
-                rb_sys::RB_NOGVL_INTR_FAIL as _,
-            );
-        }
-    }
     let mut job = Job::new(work);
-    call(&mut job);
+    call_without(&mut job, rb_sys::RB_NOGVL_INTR_FAIL as _);
     job.finish()
+}
+
+/// As [`without`], and what Ruby has for this thread comes before or after it, as with all that Ruby calls blocking. An
+/// error says that an exception is due; whether `work` ran before, only `work` knows.
+pub fn without_or_raise<R>(work: impl FnOnce() -> R) -> Result<(), Error> {
+    let mut job = Job::new(work);
+    let interrupted = protect(|| {
+        call_without(&mut job, 0);
+        rb_sys::Qnil as _
+    });
+    job.finish();
+    interrupted.map(drop)
+}
+
+/// With INTR_FAIL Ruby neither raises nor runs other Ruby code on this thread; without, this must be under `protect`.
+fn call_without<F: FnOnce() -> R, R>(job: &mut Job<F, R>, flags: i32) {
+    // SAFETY: RUBY_UBF_IO is the pointer -1, which Ruby compares and never calls.
+    let ubf: rb_unblock_function_t = unsafe { std::mem::transmute(-1_isize) };
+    // SAFETY: `run` matches its argument, and `job` outlives the call.
+    unsafe {
+        rb_sys::rb_nogvl(Some(Job::<F, R>::run), job.as_ptr(), ubf, std::ptr::null_mut(), flags);
+    }
 }
 
 /// Whether this is the only living thread of its Ractor, so that nobody can close what it uses.

@@ -29,8 +29,7 @@ fn use_ends<'fd>(
     work: &mut dyn FnMut(&[BorrowedFd<'_>]),
 ) -> Result<(), Error> {
     let Some(end) = ends.get(fds.len()) else {
-        gvl::without(|| work(fds));
-        return Ok(());
+        return gvl::without_or_raise(|| work(fds));
     };
     // For a moment at each of them the GVL is gone, in which those that are still to come may be closed.
     let fd = number_of(call, *end)?;

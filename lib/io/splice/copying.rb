@@ -39,7 +39,7 @@ class IO
       def file?(end_)
         case end_
         when IO, String then true
-        else can?(end_, :to_path) && !end_.to_path.nil?
+        else can?(end_, :to_path) && !nil.equal?(end_.to_path)
         end
       end
 
@@ -84,8 +84,12 @@ class IO
       def opened(end_, mode, &)
         case end_
         when IO, Integer then yield end_
-        else can?(end_, :to_io) ? yield(end_.to_io) : open_and_close(end_, mode, &)
+        else can?(end_, :to_io) ? yield(io_behind(end_)) : open_and_close(end_, mode, &)
         end
+      end
+
+      def io_behind(end_)
+        IO.try_convert(end_) or raise TypeError, "#{kind(end_)} is no IO: its to_io gives nil"
       end
 
       def open_and_close(path, mode)
@@ -103,7 +107,7 @@ class IO
       def io_of(src)
         case src
         when Integer then IO.for_fd(src, autoclose: false)
-        else only_to_io?(src) ? src.to_io : src
+        else only_to_io?(src) ? io_behind(src) : src
         end
       end
 

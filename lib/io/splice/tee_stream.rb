@@ -56,15 +56,22 @@ class IO
         end
 
         def give_back(src, rest)
-          if Copying.can?(src, :pos=) then src.pos -= rest.bytesize
-          elsif Copying.can?(src, :ungetbyte) then src.ungetbyte(rest)
+          src.pos -= rest.bytesize
+        rescue StandardError
+          begin
+            src.ungetbyte(rest)
+          rescue StandardError
+            nil
           end
         end
 
         def read_from(src, name, most, buffer)
-          bytes = src.public_send(name, most, buffer)
-          bytes = buffer unless bytes.nil? || bytes.is_a?(String)
-          bytes if bytes && (name == :readpartial || !bytes.empty?)
+          bytes = name == :read ? src.read(most, buffer) : src.readpartial(most, buffer)
+          case bytes
+          when nil then return
+          when String then buffer = bytes
+          end
+          buffer unless name == :read && buffer.empty?
         rescue EOFError
           nil
         end
@@ -91,11 +98,20 @@ class IO
 
         def write(index, bytes)
           # What was taken counts before an interrupt may come.
-          Thread.handle_interrupt(Object => :on_blocking) { @taken[index] += @dsts[index].write(bytes) }
+          Thread.handle_interrupt(Object => :on_blocking) do
+            @taken[index] += bytes_of(@dsts[index].write(bytes), bytes)
+          end
           true
         rescue SystemCallError, IOError => e
           @failures[index] = e
           false
+        end
+
+        def bytes_of(written, bytes)
+          case written
+          when Integer then return [written, bytes.bytesize].min unless written.negative?
+          end
+          raise TypeError, "write returned #{Copying.kind(written)} that is no number of bytes"
         end
       end
 

@@ -1,0 +1,38 @@
+# frozen_string_literal: true
+
+require "io/nonblock"
+
+module Fuzz
+  # What the two ends of a pipe, or a pair of sockets, may be like.
+  module States
+    # A pipe's state is that of its content, or of how Ruby and the kernel keep it.
+    ALL = {
+      "empty" => ->(_, _) {},
+      "data" => ->(_, writer) { writer.syswrite(Ends::WORDS) },
+      "full" => ->(_, writer) { States.fill(writer) },
+      "eof" => ->(_, writer) { writer.syswrite(Ends::WORDS) && States.no_more(writer) },
+      "ended" => ->(_, writer) { States.no_more(writer) },
+      "broken" => ->(reader, _) { reader.close },
+      "ahead" => ->(reader, writer) { writer.syswrite(Ends::WORDS) && reader.gets },
+      "unwritten" => ->(_, writer) { States.keep_unwritten(writer) },
+      "stuck" => ->(_, writer) { (States.fill(writer) && (writer.sync = false)) || writer.write("unwritten") },
+      "blocking" => ->(*both) { both.each { |io| io.nonblock = false } },
+      "waiting" => ->(*both) { both.first.respond_to?(:timeout=) && both.each { |io| io.timeout = 0.001 } },
+    }.freeze
+
+    def self.fill(writer)
+      writer.fcntl(IO::Splice::F_SETPIPE_SZ, 4096) if writer.stat.pipe?
+      writer.setsockopt(:SOCKET, :SNDBUF, 4096) if writer.is_a?(BasicSocket)
+      64.times { writer.write_nonblock("f" * 4096) }
+    rescue IO::WaitWritable
+      true
+    end
+
+    def self.keep_unwritten(writer)
+      writer.sync = false
+      writer.write("unwritten")
+    end
+
+    def self.no_more(writer) = writer.is_a?(Socket) ? writer.close_write : writer.close
+  end
+end

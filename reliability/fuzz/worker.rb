@@ -1,0 +1,89 @@
+# frozen_string_literal: true
+
+require_relative "descriptors"
+require_relative "oracle"
+require_relative "runner"
+
+module Fuzz
+  # A child process that runs a batch of cases. It tells of each before it begins, and of what was wrong.
+  class Worker
+    LARGEST = 2 << 20 # no file may become larger
+
+    # @param directory [String] a place of its own
+    # @param told [Hash<Symbol, IO>] `now` for the number of the case that runs, `stderr`, and `results`
+    def initialize(directory, told)
+      @told = told
+      confine(directory)
+      @runner = Runner.new
+      @descriptors = Descriptors.new
+      @threads = Thread.list.size
+    end
+
+    def run(cases)
+      cases.each_with_index do |kase, index|
+        @told[:now].pwrite(index.to_s.ljust(8), 0)
+        kind, complaints = examine(kase)
+        tidy(index)
+        complaints.concat(@descriptors.identity_complaints) if (index % 50).zero?
+        @told[:results].write("#{JSON.generate([index, kind, complaints])}\n")
+      end
+    end
+
+    private
+
+    def confine(directory)
+      Dir.chdir(directory)
+      prepare_files
+      trap("XFSZ", "IGNORE")
+      Process.setrlimit(:FSIZE, LARGEST)
+      Process.setrlimit(:CORE, 0)
+      Thread.report_on_exception = false
+      redirect
+    end
+
+    def redirect
+      $stdin.reopen(File::NULL)
+      $stdout.reopen(File::NULL, "w")
+      $stderr.reopen(@told[:stderr])
+      $stderr.sync = true
+    end
+
+    def prepare_files
+      { "read" => Ends::WORDS, "large" => "0123456\n" * 30_000, "nothing" => "", "both" => "both " * 1000,
+        Values::MAPPED => "m" * 20_000 }.each { |name, content| File.write(name, content) }
+      File.mkfifo("fifo")
+      File.write("unreadable", "")
+      File.chmod(0, "unreadable")
+      File.symlink("loop", "loop")
+    end
+
+    # @return [Array] what came of it, and what was wrong
+    def examine(kase)
+      builder = Builder.new(kase)
+      outcome = @runner.run(kase, builder)
+      complaints = Oracle.complaints(kase, builder, outcome) + @descriptors.closed_by_others(builder)
+      builder.dispose
+      [outcome.kinds, complaints + around(Oracle.interrupted?(outcome))]
+    rescue StandardError => e
+      builder.dispose
+      [["not made", "#{e.class} #{e.backtrace.first(3)}"], around(true)]
+    end
+
+    # What a case must leave as it was.
+    def around(interrupted)
+      complaints = @descriptors.complaints(interrupted)
+      complaints << "standard error: #{take_stderr}" unless @told[:stderr].size.zero?
+      complaints << "#{Thread.list.size - @threads} threads more than before" if Thread.list.size != @threads
+      complaints
+    end
+
+    def take_stderr
+      @told[:stderr].pread(@told[:stderr].size, 0).scrub[0, 600].tap { @told[:stderr].truncate(0) }
+    end
+
+    def tidy(index)
+      GC.start if (index % 100).zero?
+      GC.compact if (index % 400).zero? && GC.respond_to?(:compact)
+    end
+  end
+end

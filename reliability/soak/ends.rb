@@ -1,0 +1,273 @@
+# frozen_string_literal: true
+
+module Soak
+  # Pairs of a reading and a writing end, of all kinds and in all conditions.
+  module Ends
+    STREAMS = %i[pipe pipe fifo unix tcp].freeze
+    PIPES = %i[pipe fifo].freeze
+    CAPACITIES = [4096, 8192, 16_384, 65_536, 1 << 20].freeze
+
+    module_function
+
+    def pair(kind, random)
+      condition(kind, send(kind), random)
+    end
+
+    def condition(kind, ends, random)
+      ends.each do |io|
+        io.binmode
+        io.nonblock = false if random.rand(4).zero?
+        io.sync = true
+      end
+      narrow(kind, ends, random) if random.rand(2).zero?
+      ends
+    end
+
+    def narrow(kind, ends, random)
+      return resize(ends.last, CAPACITIES.sample(random:)) if PIPES.include?(kind)
+
+      # A segment on the loopback has up to 64 KiB, and TCP is slow when not even two fit.
+      size = random.rand(1..4) * (kind == :tcp ? 65_536 : 4096)
+      ends.last.setsockopt(:SOCKET, :SNDBUF, size)
+      ends.first.setsockopt(:SOCKET, :RCVBUF, kind == :tcp ? size * 2 : size)
+    end
+
+    # The kernel may refuse, but it never gives less than was asked for.
+    def resize(pipe, bytes)
+      pipe.pipe_size = bytes
+      raise Wrong, "pipe_size= #{bytes} has become #{pipe.pipe_size}" if pipe.pipe_size < bytes
+    rescue Errno::EPERM, Errno::EBUSY
+      nil
+    end
+
+    def pipe = IO.pipe
+    def unix = UNIXSocket.pair
+
+    def tcp
+      TCPServer.open("127.0.0.1", 0) do |server|
+        [TCPSocket.new("127.0.0.1", server.local_address.ip_port), server.accept].reverse
+      end
+    end
+
+    def fifo
+      path = File.join(Dir.tmpdir, "soak-fifo-#{Process.pid}-#{Thread.current.object_id}-#{rand(1 << 60)}")
+      File.mkfifo(path)
+      reader = File.open(path, File::RDONLY | File::NONBLOCK)
+      [reader, File.open(path, File::WRONLY)]
+    ensure
+      File.unlink(path)
+    end
+
+    def file(content = "")
+      file = Tempfile.create("soak", binmode: true)
+      File.unlink(file.path)
+      file.sync = true
+      file.write(content)
+      file
+    end
+  end
+
+  # Where a stream comes from: an IO that another task writes the stream into, or a file.
+  class Source
+    attr_reader :kind, :stream, :io
+
+    # With `ahead`, Ruby has read the first bytes already.
+    def initialize(kind, stream, tasks, ahead: false)
+      @kind = kind
+      @stream = stream
+      @tasks = tasks
+      kind == :file ? open_file : open_stream
+      read_ahead if ahead && !stream.empty?
+      @may_be_ahead = ahead
+      feed unless kind == :file
+    end
+
+    def pipe? = Ends::PIPES.include?(kind)
+    def file? = kind == :file
+
+    # Bytes that Ruby has read ahead are passed over by a number.
+    def number? = !@may_be_ahead
+
+    def ahead? = @may_be_ahead
+    def may_be_ahead! = @may_be_ahead ||= !file?
+
+    # How many bytes have been taken, where that can be seen.
+    def taken = file? && !io.closed? ? io.pos - @base : nil
+
+    # What has not been taken: to the end, that is until the other side has written everything.
+    def left
+      io.nonblock = true unless file?
+      io.read
+    end
+
+    def finish
+      io.close
+      @tasks.value_of(@feeder) if @feeder
+    end
+
+    private
+
+    def open_file
+      @base = random.rand(3).zero? ? random.rand(5000) : 0
+      @io = Ends.file(("-" * @base).b << stream)
+      io.pos = @base
+    end
+
+    def open_stream
+      @io, @writer = Ends.pair(kind, random)
+      @tasks.far(@writer)
+    end
+
+    def read_ahead
+      return io.ungetbyte(io.getbyte) if file?
+
+      @fed_before = random.rand(1..[stream.bytesize, 100_000].min)
+      io.ungetbyte(stream.byteslice(0, @fed_before))
+    end
+
+    def feed
+      rest = stream.byteslice((@fed_before || 0)..)
+      seed = random.rand(1 << 32)
+      @feeder = @tasks.go { write(rest, Random.new(seed)) }
+    end
+
+    def write(bytes, random)
+      most = [100, 5000, 70_000, 1 << 20].sample(random:)
+      most = bytes.bytesize / 50 if bytes.bytesize > most * 200
+      at = 0
+      while at < bytes.bytesize
+        size = random.rand(1..most)
+        @writer.write(bytes.byteslice(at, size))
+        at += size
+        sleep(random.rand * 0.001) if random.rand(20).zero?
+      end
+    rescue Errno::EPIPE, Errno::ECONNRESET
+      raise unless io.closed?
+    ensure
+      @writer.close
+    end
+
+    def random = @tasks.random
+  end
+
+  # Where bytes go to: an IO that another task reads from, a file, or an object.
+  class Target
+    FILES = %i[file append].freeze
+    OBJECTS = %i[stringio object].freeze
+
+    # It has nothing but `write`.
+    class Writer
+      attr_reader :string
+
+      def initialize = @string = String.new.b
+
+      def write(bytes)
+        @string << bytes
+        bytes.bytesize
+      end
+    end
+
+    attr_reader :kind, :io
+
+    # With `before`, those bytes are in Ruby's write buffer.
+    def initialize(kind, tasks, before: "", leave_after: nil)
+      @kind = kind
+      @tasks = tasks
+      @leave_after = leave_after
+      @base = 0
+      open
+      write_before(before) unless before.empty?
+    end
+
+    def pipe? = Ends::PIPES.include?(kind)
+    def file? = FILES.include?(kind)
+    def append? = kind == :append
+    def object? = OBJECTS.include?(kind)
+    def number? = !object? && !@before
+
+    # How many bytes have come, where that can be seen.
+    def come = file? && !io.closed? ? io.size - @base : nil
+
+    # Whether the one that reads has left.
+    def left? = !@leave_after.nil?
+
+    # All that has come.
+    def arrived
+      return @arrived if @arrived
+      return @arrived = io.string if object?
+      return @arrived = file_content if file?
+
+      io.close
+      @arrived = @tasks.value_of(@drain)
+    end
+
+    def finish
+      arrived
+      io.close unless object?
+      @keeper&.close
+    end
+
+    private
+
+    def open
+      case kind
+      when :stringio then @io = StringIO.new(String.new.b)
+      when :object then @io = Writer.new
+      when *FILES then open_file
+      else
+        @reader, @io = Ends.pair(kind, random)
+        @tasks.far(@reader)
+        seed = random.rand(1 << 32)
+        @drain = @tasks.go { drain(Random.new(seed)) }
+      end
+    end
+
+    def open_file
+      @base = random.rand(5000)
+      file = Ends.file("-" * @base)
+      @keeper = File.open("/proc/self/fd/#{file.fileno}", "rb")
+      return @io = file unless append?
+
+      @io = File.open("/proc/self/fd/#{file.fileno}", "ab")
+      file.close
+    end
+
+    def write_before(bytes)
+      @before = true
+      @tasks.far(@io) unless file?
+      io.sync = false
+      io.write(bytes)
+    end
+
+    def file_content
+      unless io.closed?
+        io.flush
+        end_ = @keeper.size
+        raise Wrong, "a file ends at #{end_} and stands at #{io.pos}" unless append? || io.pos == end_
+      end
+      content = @keeper.read
+      raise Wrong, "bytes before the position were overwritten" unless content.start_with?("-" * @base)
+
+      content.byteslice(@base..)
+    end
+
+    def drain(random)
+      arrived = String.new.b
+      most = [300, 5000, 70_000, 1 << 20].sample(random:)
+      until @leave_after && arrived.bytesize >= @leave_after
+        arrived << @reader.readpartial(random.rand(1..most))
+        most *= 2 if arrived.bytesize > most * 100
+        sleep(random.rand * 0.001) if random.rand(20).zero?
+      end
+      arrived
+    rescue EOFError
+      arrived
+    rescue Errno::ECONNRESET
+      raise Wrong, "a connection was reset after #{arrived.bytesize} bytes"
+    ensure
+      @reader.close
+    end
+
+    def random = @tasks.random
+  end
+end
