@@ -233,7 +233,9 @@ module Soak
   class MoveToObject < Move
     private
 
-    # A handler may raise in the object's own `write`, when it has taken the bytes and has not said so.
-    def target_kinds = @way == :handler ? %i[stringio] : Target::OBJECTS
+    # See FanOut#make_targets.
+    def operate(way) = super(way == :handler ? :none : way)
+
+    def target_kinds = Target::OBJECTS
   end
 end
