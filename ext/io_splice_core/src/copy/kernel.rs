@@ -1,6 +1,7 @@
+use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
 
-use rustix::io::Result;
+use rustix::io::{Errno, ReadWriteFlags, Result, pwritev2};
 use rustix::pipe::SpliceFlags;
 
 use crate::Nonblocking;
@@ -46,6 +47,11 @@ pub trait Kernel {
 
     /// [write(2)](https://man7.org/linux/man-pages/man2/write.2.html)
     fn write(&mut self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize>;
+
+    /// The like without waiting, where the kernel knows how: somebody else may have taken the room that there was.
+    fn write_now(&mut self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
+        self.write(fd, bytes)
+    }
 
     /// [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html), at once
     fn ready(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Result<Readiness>;
@@ -113,6 +119,13 @@ impl Kernel for Linux {
 
     fn write(&mut self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
         rustix::io::write(fd, bytes)
+    }
+
+    fn write_now(&mut self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
+        match pwritev2(fd, &[IoSlice::new(bytes)], u64::MAX, ReadWriteFlags::NOWAIT) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => self.write(fd, bytes),
+            written => written,
+        }
     }
 
     fn ready(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Result<Readiness> {

@@ -437,7 +437,11 @@ impl<K: Kernel> Copy<K> {
             Held::Pipe(pipe, bytes) => self.kernel.splice(pipe.reader(), None, output, self.portion(*bytes)),
             Held::Memory(buffer, bytes) => {
                 let portion = bytes.start..bytes.start + self.portion(bytes.len());
-                self.kernel.write(output, &buffer[portion])
+                if self.may_wait() {
+                    self.kernel.write_now(output, &buffer[portion])
+                } else {
+                    self.kernel.write(output, &buffer[portion])
+                }
             }
         };
         match delivered {
@@ -495,8 +499,12 @@ impl<K: Kernel> Copy<K> {
     /// How much of that the output is given in one call. An output in blocking mode that is ready
     /// takes so much without waiting, and for more it might wait.
     fn portion(&self, bytes: usize) -> usize {
-        let may_wait = self.plan.wary_out && !self.plan.modal_out && !self.may_block;
-        if may_wait { bytes.min(PIPE_BUF) } else { bytes }
+        if self.may_wait() { bytes.min(PIPE_BUF) } else { bytes }
+    }
+
+    /// Whether the output may wait where that is not wanted, and has no mode in which it does not.
+    fn may_wait(&self) -> bool {
+        self.plan.wary_out && !self.plan.modal_out && !self.may_block
     }
 
     /// The mode in which the output does not wait for its peer, where that is asked for.
