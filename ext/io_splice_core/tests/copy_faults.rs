@@ -12,7 +12,7 @@ use copy_support::{
     TempFile, assert_next_pipe_is_empty, assert_same, make_blocking, pattern, pipe, unix_pair,
 };
 use io_splice_core::copy::{Copy, Host, Kernel, Pause, Plan, Side, Waited};
-use io_splice_core::{Nonblocking, OwnPipe, PIPE_BUF, Readiness};
+use io_splice_core::{OwnPipe, PIPE_BUF, Readiness};
 use proptest::prelude::*;
 use rustix::io::{Errno, Result};
 
@@ -207,8 +207,6 @@ struct World {
     own_pipes: Vec<(RawFd, RawFd)>,
     refused: Vec<Call>,
     in_vain: u32,
-    /// The next call is one in non-blocking mode.
-    nonblocking: bool,
     /// How the copy must come back now.
     must: Option<Pause>,
     giving_up: bool,
@@ -248,7 +246,6 @@ impl World {
             own_pipes: Vec::new(),
             refused: Vec::new(),
             in_vain: 0,
-            nonblocking: false,
             must: None,
             giving_up: false,
             calls: 0,
@@ -346,11 +343,9 @@ impl World {
         self.in_vain = 0;
     }
 
-    fn check_portion(&mut self, len: usize) {
+    fn check_portion(&self, len: usize) {
         let may_block = !self.case.never_block && !self.giving_up;
-        let nonblocking = std::mem::take(&mut self.nonblocking);
-        let waits = self.case.to.wary() && !nonblocking && len > PIPE_BUF;
-        assert!(may_block || !waits, "{len} bytes might block");
+        assert!(may_block || !self.case.to.wary() || len <= PIPE_BUF, "{len} bytes might block");
     }
 
     fn move_straight(&mut self, call: Call, offset: Option<&mut u64>, len: usize) -> Result<usize> {
@@ -504,13 +499,6 @@ impl Kernel for Model {
         let pipe = OwnPipe::take()?;
         world.own_pipes.push((pipe.reader().as_raw_fd(), pipe.writer().as_raw_fd()));
         Ok(pipe)
-    }
-
-    fn nonblocking<'fd>(&mut self, fd: BorrowedFd<'fd>) -> Option<Nonblocking<'fd>> {
-        let world = &mut *self.0.borrow_mut();
-        assert!(world.is_output(fd) && world.case.to == To::BlockingSocket);
-        world.nonblocking = true;
-        None
     }
 
     fn seek_back(&mut self, fd: BorrowedFd<'_>, by: u64) -> Result<()> {

@@ -4,7 +4,6 @@ use std::os::fd::BorrowedFd;
 use rustix::io::{Errno, ReadWriteFlags, Result, pwritev2};
 use rustix::pipe::SpliceFlags;
 
-use crate::Nonblocking;
 use crate::pool::OwnPipe;
 use crate::ready::{Readiness, ready};
 
@@ -58,11 +57,6 @@ pub trait Kernel {
 
     /// A pipe of the gem's own, empty.
     fn pipe(&mut self) -> Result<OwnPipe>;
-
-    /// Puts a socket or a terminal into non-blocking mode for one call.
-    fn nonblocking<'fd>(&mut self, _fd: BorrowedFd<'fd>) -> Option<Nonblocking<'fd>> {
-        None
-    }
 
     /// [lseek(2)](https://man7.org/linux/man-pages/man2/lseek.2.html), backwards from where `fd` stands
     fn seek_back(&mut self, fd: BorrowedFd<'_>, by: u64) -> Result<()>;
@@ -134,10 +128,6 @@ impl Kernel for Linux {
 
     fn pipe(&mut self) -> Result<OwnPipe> {
         OwnPipe::take()
-    }
-
-    fn nonblocking<'fd>(&mut self, fd: BorrowedFd<'fd>) -> Option<Nonblocking<'fd>> {
-        Nonblocking::new(fd).ok()
     }
 
     fn seek_back(&mut self, fd: BorrowedFd<'_>, by: u64) -> Result<()> {

@@ -28,7 +28,7 @@ pub use route::{Plan, Route};
 
 use crate::memory::zeroed;
 use crate::pool::OwnPipe;
-use crate::{Awaited, Nonblocking, PIPE_BUF};
+use crate::{Awaited, PIPE_BUF};
 
 /// How much one call may move, so that an interrupt is noticed soon: the kernel does not look up while it
 /// copies from file to file.
@@ -346,7 +346,6 @@ impl<K: Kernel> Copy<K> {
             return Ok(Step::WouldBlock(Side::Output));
         }
         let portion = self.portion(room);
-        let _mode = self.mode(output);
         let offset = self.offset.as_mut();
         let moved = match route {
             Route::CopyFileRange => self.kernel.copy_file_range(input, offset, output, room),
@@ -431,13 +430,12 @@ impl<K: Kernel> Copy<K> {
         if self.plan.wary_out && !self.kernel.ready(output, output)?.output {
             return Ok(Step::WouldBlock(Side::Output));
         }
-        let _mode = self.mode(output);
         let delivered = match &self.held {
             Held::Nothing => return Ok(Step::Moved),
             Held::Pipe(pipe, bytes) => self.kernel.splice(pipe.reader(), None, output, self.portion(*bytes)),
             Held::Memory(buffer, bytes) => {
                 let portion = bytes.start..bytes.start + self.portion(bytes.len());
-                if self.may_wait() {
+                if self.may_wait() && !self.plan.terminal_out {
                     self.kernel.write_now(output, &buffer[portion])
                 } else {
                     self.kernel.write(output, &buffer[portion])
@@ -499,18 +497,16 @@ impl<K: Kernel> Copy<K> {
     /// How much of that the output is given in one call. An output in blocking mode that is ready
     /// takes so much without waiting, and for more it might wait.
     fn portion(&self, bytes: usize) -> usize {
-        if self.may_wait() { bytes.min(PIPE_BUF) } else { bytes }
+        match self.may_wait() {
+            true if self.plan.terminal_out => 1,
+            true => bytes.min(PIPE_BUF),
+            false => bytes,
+        }
     }
 
-    /// Whether the output may wait where that is not wanted, and has no mode in which it does not.
+    /// Whether the output may wait where that is not wanted.
     fn may_wait(&self) -> bool {
-        self.plan.wary_out && !self.plan.modal_out && !self.may_block
-    }
-
-    /// The mode in which the output does not wait for its peer, where that is asked for.
-    fn mode<'fd>(&mut self, output: BorrowedFd<'fd>) -> Option<Nonblocking<'fd>> {
-        let waits = self.plan.modal_out && !self.may_block;
-        waits.then(|| self.kernel.nonblocking(output)).flatten()
+        self.plan.wary_out && !self.may_block
     }
 
     /// How much one call may take now.

@@ -65,8 +65,8 @@ pub struct Plan {
     /// An end that may block all the same is asked first whether it is ready.
     pub(crate) wary_in: bool,
     pub(crate) wary_out: bool,
-    /// An output that has to be put into non-blocking mode where it must not wait.
-    pub(crate) modal_out: bool,
+    /// One that is a terminal has room for one byte when it says that it is ready, and waits for the rest.
+    pub(crate) terminal_out: bool,
     /// What there is to copy, when the output is the very file that is read: without an end of its own
     /// the copy would follow what it writes until the disk is full.
     pub(crate) limit: Option<u64>,
@@ -84,14 +84,14 @@ impl Plan {
         let (from, to) = (Descriptor::look(fd_in)?, Descriptor::look(fd_out)?);
         let limit = limit(fd_in, &from, &to, offset)?;
         let (wary_in, wary_out) = (is_wary(fd_in, &from), is_wary(fd_out, &to));
-        let modal_out = hold_of(fd_out, &to) == Hold::Peer;
+        let terminal_out = is_terminal(fd_out, &to);
         let mut routes = routes(from.kind(), &to, wary_out);
         let small = len.is_some_and(|len| len <= SMALL);
         let large = len.is_none_or(|len| len >= LARGE);
         if routes[0] == Route::Through && (small || large && is_unix_to_tcp(fd_in, fd_out)) {
             routes = &[Route::ReadWrite];
         }
-        Ok(Self { routes, wary_in, wary_out, modal_out, limit })
+        Ok(Self { routes, wary_in, wary_out, terminal_out, limit })
     }
 
     /// A plan for taking bytes from an input that go to several outputs. `EINVAL` if one of them leads back to it.
@@ -117,8 +117,8 @@ impl Plan {
     /// A plan for passing on bytes that are held.
     pub(crate) fn to(fd_out: BorrowedFd<'_>) -> rustix::io::Result<Self> {
         let to = Descriptor::look(fd_out)?;
-        let modal_out = hold_of(fd_out, &to) == Hold::Peer;
-        Ok(Self { wary_out: is_wary(fd_out, &to), modal_out, ..Self::NOWHERE })
+        let terminal_out = is_terminal(fd_out, &to);
+        Ok(Self { wary_out: is_wary(fd_out, &to), terminal_out, ..Self::NOWHERE })
     }
 
     /// One of which no end is known.
@@ -126,7 +126,7 @@ impl Plan {
         routes: &[Route::Through, Route::ReadWrite],
         wary_in: false,
         wary_out: false,
-        modal_out: false,
+        terminal_out: false,
         limit: None,
     };
 }
@@ -171,6 +171,11 @@ fn routes(from: FileType, to: &Descriptor, wary_out: bool) -> &'static [Route] {
 fn is_unix_to_tcp(fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>) -> bool {
     socket_domain(fd_in) == Ok(AddressFamily::UNIX)
         && matches!(socket_domain(fd_out), Ok(AddressFamily::INET | AddressFamily::INET6))
+}
+
+/// Whether an end is a terminal in blocking mode.
+fn is_terminal(fd: BorrowedFd<'_>, end: &Descriptor) -> bool {
+    end.kind() == FileType::CharacterDevice && hold_of(fd, end) == Hold::Peer
 }
 
 /// Whether an end may hold up the kernel, so that it is asked first whether it is ready.
