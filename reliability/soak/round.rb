@@ -190,7 +190,8 @@ module Soak
         when 0..3 then GC.start
         when 4 then GC.compact if @compact && GC.respond_to?(:compact)
         when 5 then GC.start(full_mark: false)
-        when 6 then stress(random)
+        # Newer Rubies collect for so long that beside a thousand signals a second nothing else runs.
+        when 6 then stress(random) if RUBY_VERSION < "3.2"
         else Array.new(100) { "x" * random.rand(10_000) }
         end
       end

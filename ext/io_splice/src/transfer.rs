@@ -127,7 +127,7 @@ impl Transfer {
                 Ok(Step::WouldBlock) if !self.waits() && *moved > 0 => break,
                 Ok(Step::WouldBlock) if !self.waits() => return self.would_block(ruby),
                 Ok(Step::WouldBlock) => {
-                    waiter.wait(ruby, self.call.name(), (self.input, fd_in), (self.output, fd_out))?;
+                    waiter.wait(ruby, self.call.name(), self.input, self.output)?;
                 }
                 Err(Errno::INTR) => gvl::check_interrupts()?,
                 Err(errno) => {

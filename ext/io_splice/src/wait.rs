@@ -1,4 +1,4 @@
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd;
 
 use io_splice_core::ready;
 use magnus::rb_sys::{AsRawValue, protect};
@@ -6,7 +6,7 @@ use magnus::value::ReprValue;
 use magnus::{Error, Ruby, Value};
 use rb_sys::VALUE;
 
-use crate::end::{Direction, End, number_of, timeout_of};
+use crate::end::{Direction, End, descriptors_for_copy, number_of, timeout_of};
 use crate::{error, gvl};
 
 /// Waits after attempts that would have blocked.
@@ -27,13 +27,9 @@ impl Waiter {
     /// In a fiber with a scheduler the scheduler waits. Otherwise the thread waits without the GVL, for
     /// as long as `IO#timeout` allows, and closing either IO ends that. Signals run their handlers.
     /// Afterwards the descriptors may be others: take them again.
-    pub fn wait(
-        &mut self,
-        ruby: &Ruby,
-        call: &str,
-        (input, fd_in): (End, BorrowedFd<'_>),
-        (output, fd_out): (End, BorrowedFd<'_>),
-    ) -> Result<(), Error> {
+    pub fn wait(&mut self, ruby: &Ruby, call: &str, input: End, output: End) -> Result<(), Error> {
+        // The attempt may have been without the GVL.
+        let (fd_in, fd_out) = descriptors_for_copy(call, input, output)?;
         let ready = ready(fd_in, fd_out).map_err(|errno| error::errno(errno, call, None))?;
         if !ready.input {
             wait_for(ruby, call, input, Some(output))
