@@ -104,11 +104,8 @@ class IO
       def undisturbed(&) = Thread.handle_interrupt(Object => :never, &)
 
       # As Ruby's own copy_stream takes it.
-      def io_of(src)
-        case src
-        when Integer then IO.for_fd(src, autoclose: false)
-        else only_to_io?(src) ? io_behind(src) : src
-        end
+      def io_of(input)
+        input.is_a?(Integer) ? IO.for_fd(input, autoclose: false) : input
       end
 
       # Ruby's own copy_stream, also when core_ext has put this gem in its place.

@@ -126,11 +126,11 @@ class IO
 
       def tee_any(src, dsts, len, src_offset, &progress)
         hand_over = HandOver.new(dsts)
-        unless descriptor?(src) && src_offset.nil?
-          return tee_object(io_of(src), dsts, len, src_offset, hand_over, &progress)
-        end
+        return tee_object(src, dsts, len, src_offset, hand_over, &progress) unless descriptor?(src)
 
         opened(src, File::RDONLY) do |input|
+          next tee_object(io_of(input), dsts, len, src_offset, hand_over, &progress) if src_offset
+
           open_all(dsts) { |outputs| hand_over.tee_between(input, len, outputs, &progress) }
         end
       rescue PartialTee => e
