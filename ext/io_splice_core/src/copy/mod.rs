@@ -306,7 +306,8 @@ impl<K: Kernel> Copy<K> {
     /// Delivers as much of what is held as the output takes at once.
     fn deliver_now(&mut self, output: BorrowedFd<'_>) {
         self.never_block();
-        while self.held() > 0 && matches!(self.deliver(output), Ok(Step::Moved)) {}
+        // A signal would end a wait for a terminal, but here none is to come.
+        while !self.plan.terminal_out && self.held() > 0 && matches!(self.deliver(output), Ok(Step::Moved)) {}
     }
 
     fn step(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Attempt {
@@ -435,7 +436,7 @@ impl<K: Kernel> Copy<K> {
             Held::Pipe(pipe, bytes) => self.kernel.splice(pipe.reader(), None, output, self.portion(*bytes)),
             Held::Memory(buffer, bytes) => {
                 let portion = bytes.start..bytes.start + self.portion(bytes.len());
-                if self.may_wait() && !self.plan.terminal_out {
+                if self.may_wait() {
                     self.kernel.write_now(output, &buffer[portion])
                 } else {
                     self.kernel.write(output, &buffer[portion])
@@ -497,11 +498,7 @@ impl<K: Kernel> Copy<K> {
     /// How much of that the output is given in one call. An output in blocking mode that is ready
     /// takes so much without waiting, and for more it might wait.
     fn portion(&self, bytes: usize) -> usize {
-        match self.may_wait() {
-            true if self.plan.terminal_out => 1,
-            true => bytes.min(PIPE_BUF),
-            false => bytes,
-        }
+        if self.may_wait() { bytes.min(PIPE_BUF) } else { bytes }
     }
 
     /// Whether the output may wait where that is not wanted.

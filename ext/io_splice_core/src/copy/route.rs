@@ -65,7 +65,7 @@ pub struct Plan {
     /// An end that may block all the same is asked first whether it is ready.
     pub(crate) wary_in: bool,
     pub(crate) wary_out: bool,
-    /// One that is a terminal has room for one byte when it says that it is ready, and waits for the rest.
+    /// A terminal in blocking mode may have room for a single byte when it says that it is ready, and waits for more.
     pub(crate) terminal_out: bool,
     /// What there is to copy, when the output is the very file that is read: without an end of its own
     /// the copy would follow what it writes until the disk is full.
