@@ -271,6 +271,17 @@ class TestCopyInterrupts < Minitest::Test
     end
   end
 
+  def test_what_is_not_delivered_goes_back_before_what_is_still_read_ahead
+    piped = pipe.tap { |_, writer| writer << "line\n" << pattern(5000) && writer.close }.first
+    [tempfile("line\n#{pattern(5000)}"), piped].each do |source|
+      source.gets
+      broken = Array.new(2) { pipe.tap { |reader, _| reader.close }.last }
+      assert_raises(Errno::EPIPE) { IO::Splice.copy_stream(source, broken.first, 100) }
+      assert_raises(Errno::EPIPE) { IO::Splice.tee_stream(source, *broken, len: 100) }
+      assert_equal pattern(5000), source.read.b
+    end
+  end
+
   def test_a_copy_whose_reader_has_gone_leaves_nothing_to_the_next_one
     PAIRS.each do |from, to|
       20.times do

@@ -25,7 +25,7 @@ module Fuzz
         kind, complaints = examine(kase)
         tidy(index)
         complaints.concat(@descriptors.identity_complaints) if (index % 50).zero?
-        @told[:results].write("#{JSON.generate([index, kind, complaints])}\n")
+        @told[:results].write("#{JSON.generate([index, kind, complaints.map(&:scrub)])}\n")
       end
     end
 

@@ -97,7 +97,7 @@ pub fn give_up(copy: &mut Copy, input: End, output: End) {
         return;
     }
     let mut bytes = Vec::new();
-    afterwards(&[Some(input), Some(output)], &mut |fds| bytes = copy.give_up(fds[0], fds[1]));
+    afterwards(&[input.to_seek_back(), Some(output)], &mut |fds| bytes = copy.give_up(fds[0], fds[1]));
     if !bytes.is_empty() {
         input.put_back(bytes);
     }

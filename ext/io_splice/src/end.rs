@@ -60,6 +60,12 @@ impl End {
         self.direction
     }
 
+    /// Whether there is still something in Ruby's read buffer.
+    pub fn has_read_ahead(self) -> bool {
+        // SAFETY: `open_file` gives a valid pointer, and the GVL is held.
+        self.open_file().is_some_and(|file| unsafe { rb_sys::rb_io_read_pending(file) != 0 })
+    }
+
     /// Takes out of Ruby's read buffer what was read ahead, at most `len` bytes. What is there comes also with
     /// an error, so that it is not lost.
     pub fn take_read_ahead(self, ruby: &Ruby, len: u64) -> (Vec<u8>, Result<(), Error>) {
@@ -69,10 +75,7 @@ impl End {
         let io = unsafe { Value::from_raw(io) };
         let mut result = Ok(());
         while (taken.len() as u64) < len && result.is_ok() {
-            // SAFETY: `open_file` gives a valid pointer, and the GVL is held.
-            let pending =
-                self.open_file().is_some_and(|file| unsafe { rb_sys::rb_io_read_pending(file) != 0 });
-            if !pending {
+            if !self.has_read_ahead() {
                 break;
             }
             let most = (len - taken.len() as u64).min(64 << 10);
@@ -169,6 +172,12 @@ impl End {
             return Some(unsafe { fptr(own.tied_io_for_writing) });
         }
         Some(own)
+    }
+
+    /// This input, if what goes back into it may go back by moving its position: before what Ruby has read ahead it
+    /// has to be put into the buffer.
+    pub fn to_seek_back(self) -> Option<Self> {
+        (!self.has_read_ahead()).then_some(self)
     }
 
     /// The descriptor, if the end is open.

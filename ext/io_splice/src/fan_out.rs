@@ -155,7 +155,9 @@ impl Work {
     /// After an exception: every output gets what it takes at once of what another one has, and what none has
     /// goes back.
     fn give_up(&mut self) {
-        let ends: Vec<_> = std::iter::once(self.input).chain(self.outputs.iter().copied()).collect();
+        let ends: Vec<_> = std::iter::once(self.input.and_then(End::to_seek_back))
+            .chain(self.outputs.iter().copied())
+            .collect();
         let mut bytes = Vec::new();
         afterwards(&ends, &mut |fds| bytes = self.copy.give_up(fds[0], &fds[1..]));
         if let (Some(input), false) = (self.input, bytes.is_empty()) {
