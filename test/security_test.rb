@@ -122,26 +122,6 @@ class TestSecurity < Minitest::Test
     end
   end
 
-  def test_the_second_descriptor_of_a_splice_of_a_file_is_close_on_exec
-    file = tempfile("x" * 1_000_000)
-    r, w = pipe
-    w.pipe_size = 1 << 20
-    before = descriptors
-    stop = false
-    splicing = thread do
-      until stop
-        IO.splice(file, 0, w, nil, 1_000_000)
-        r.read_nonblock(1_000_000)
-      end
-    end
-    seen = Hash.new { |all, number| all[number] = close_on_exec?(number) }
-    guarded { (descriptors - before).each { |number| seen[number] } until seen.any? { |_, close| !close.nil? } }
-    refute_includes seen.values, false
-  ensure
-    stop = true
-    guarded { splicing.join }
-  end
-
   def test_files_that_are_opened_by_their_path_are_close_on_exec
     Dir.mktmpdir do |dir|
       File.write("#{dir}/from", pattern(100_000))

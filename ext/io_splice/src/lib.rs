@@ -29,6 +29,7 @@ use magnus::{Class, Error, Module, Object, Ruby, TypedData, function, method};
 
 use crate::keep::Kept;
 use crate::pages::Pages;
+use crate::path::Opened;
 
 /// What a `try…` call answers instead of waiting, interned once.
 static EAGAIN: Lazy<StaticSymbol> = Lazy::new(|ruby| ruby.sym_new("EAGAIN"));
@@ -60,7 +61,11 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     copying.define_singleton_method("copy_between", function!(copy::copy_between, -1))?;
     copying.define_singleton_method("tee_between", function!(fan_out::tee_between, -1))?;
     copying.define_singleton_method("relay_between", function!(relay::relay_between, -1))?;
-    copying.define_singleton_method("open_path", function!(path::open_path, 2))?;
+    let opened = copying.define_class("Opened", ruby.class_object())?;
+    opened.undef_default_alloc_func();
+    opened.define_singleton_method("new", function!(Opened::new, 2))?;
+    opened.define_method("fileno", method!(Opened::fileno, 0))?;
+    opened.define_method("close", method!(Opened::close, 0))?;
     copying.define_class("Kept", ruby.class_object())?.undef_default_alloc_func();
     copying.define_singleton_method("check_copy", function!(copy::check_copy, 2))?;
     copying.define_singleton_method("close_after_fork", function!(io_splice_core::close_after_fork, 0))?;
@@ -78,6 +83,7 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     // Looked up later, an interrupt could come in between, and be a panic.
     Pages::class(ruby);
     Kept::class(ruby);
+    Opened::class(ruby);
     Lazy::force(&EAGAIN, ruby);
     Lazy::force(&error::PARTIAL_WRITE, ruby);
     Lazy::force(&error::PARTIAL_TEE, ruby);

@@ -80,7 +80,7 @@ class IO
         nil.equal?(end_) ? "nil" : "a #{CLASS_OF.bind_call(end_)}"
       end
 
-      # Yields what is to be copied from or to; closes only what it opened.
+      # Yields what is to be copied from or to, an IO or a number; closes only what it opened.
       def opened(end_, mode, &)
         case end_
         when IO, Integer then yield end_
@@ -93,14 +93,14 @@ class IO
       end
 
       def open_and_close(path, mode)
-        file = open_path(path, mode)
-        yield file
+        file = Opened.new(path, mode)
+        yield file.fileno
       ensure
-        undisturbed { file&.close }
+        file&.close
       end
 
-      # Closes something: an exception in the middle of that would leave the descriptor open, and no object that
-      # knows it.
+      # For what would be left half done by an exception, such as Ruby's close, which then has forgotten a descriptor
+      # that is still open.
       def undisturbed(&) = Thread.handle_interrupt(Object => :never, &)
 
       # As Ruby's own copy_stream takes it.
