@@ -10,11 +10,12 @@ module Soak
 
       def install
         @handled = 0
+        process = Process.pid
         trap(:USR1) do
           @handled += 1
           error = @error
           @error = nil
-          raise error if error
+          raise error if error && Process.pid == process # and not in a child that begins with this
         end
       end
 
