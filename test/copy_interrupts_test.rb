@@ -272,7 +272,7 @@ class TestCopyInterrupts < Minitest::Test
   end
 
   def test_what_is_not_delivered_goes_back_before_what_is_still_read_ahead
-    piped = pipe.tap { |_, writer| writer << "line\n" << pattern(5000) && writer.close }.first
+    piped = pipe.tap { |_, writer| (writer << "line\n" << pattern(5000)) && writer.close }.first
     [tempfile("line\n#{pattern(5000)}"), piped].each do |source|
       source.gets
       broken = Array.new(2) { pipe.tap { |reader, _| reader.close }.last }

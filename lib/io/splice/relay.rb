@@ -49,7 +49,8 @@ class IO
     # @raise [Errno::ECONNRESET, Errno::EPIPE] and others, as the kernel says
     # @raise [IOError] if a side is closed, meanwhile too, or not open for that direction
     # @raise [ArgumentError] if `idle_timeout` is negative, or an array is no pair
-    # @raise [TypeError] if an argument is of the wrong kind, or an SSLSocket
+    # @raise [TypeError] if an argument is of the wrong kind, or an object that reads or writes by methods of its own,
+    #   as an SSLSocket does
     # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
     # @see https://man7.org/linux/man-pages/man2/shutdown.2.html shutdown(2)
     def self.relay(a, b, idle_timeout: nil)
