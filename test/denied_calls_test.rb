@@ -91,7 +91,7 @@ class TestDeniedCalls < Minitest::Test
     in_a_child do
       relays = STREAMS.product(STREAMS).map { |kinds| kinds.map { |kind| side(kind) } }
       deny(answer, *calls)
-      relays.each { |left, right| assert_relayed(left, right) }
+      relays.each { |left, right| assert_relayed(left, right, SIZE) }
     end
   end
 
@@ -357,26 +357,6 @@ class TestDeniedCalls < Minitest::Test
     end
   ensure
     Warning[:experimental] = experimental
-  end
-
-  def assert_relayed((left, to_left, from_left), (right, to_right, from_right))
-    writing = [[to_left, pattern(SIZE)], [to_right, pattern(SIZE).reverse]].map do |io, bytes|
-      thread { io.write(bytes) && io.close_write }
-    end
-    arrived = [from_left, from_right].map { |io| thread { io.read } }
-    assert_equal([SIZE, SIZE], guarded { IO::Splice.relay(left, right) })
-    assert_bytes(pattern(SIZE).reverse, guarded { arrived[0].value })
-    assert_bytes(pattern(SIZE), guarded { arrived[1].value })
-    writing.each(&:join)
-  end
-
-  # What a relay is given, and where its peer writes and reads.
-  def side(kind)
-    return pair(kind).then { |near, far| [near, far, far] } unless kind == :pipe
-
-    input, far_out = pair(:pipe)
-    far_in, output = pair(:pipe)
-    [[input, output], far_out, far_in]
   end
 
   def source(kind, bytes)

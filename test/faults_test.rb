@@ -149,7 +149,7 @@ class TestFaults < Minitest::Test
 
   def test_relay_without_memory_for_pipes
     without_pipe_memory do
-      STREAMS.product(STREAMS).each { |one, other| assert_relayed one, other }
+      STREAMS.product(STREAMS).each { |one, other| assert_relayed(side(one), side(other), SIZE) }
     end
   end
 
@@ -553,27 +553,6 @@ class TestFaults < Minitest::Test
   def assert_split(source, target)
     assert_operator target.size, :>, 0
     assert_bytes pattern(SIZE), File.binread("/proc/self/fd/#{target.fileno}") + source.read
-  end
-
-  def assert_relayed(one, other)
-    (left, to_left, from_left), (right, to_right, from_right) = [one, other].map { |kind| side(kind) }
-    writing = [[to_left, pattern(SIZE)], [to_right, pattern(SIZE).reverse]].map do |io, bytes|
-      thread { write_all(io, bytes) && io.close_write }
-    end
-    arrived = [from_left, from_right].map { |io| thread { io.read } }
-    assert_equal([SIZE, SIZE], guarded { IO::Splice.relay(left, right) })
-    assert_bytes(pattern(SIZE).reverse, guarded { arrived[0].value })
-    assert_bytes(pattern(SIZE), guarded { arrived[1].value })
-    writing.each(&:join)
-  end
-
-  # What a relay is given, and where its peer writes and reads.
-  def side(kind)
-    return pair(kind).then { |near, far| [near, far, far] } unless kind == :pipe
-
-    input, far_out = pair(:pipe)
-    far_in, output = pair(:pipe)
-    [[input, output], far_out, far_in]
   end
 
   # A file from which `full` is to move SIZE bytes, and waits because its pipe is full. Yields what reads the pipe.

@@ -36,6 +36,26 @@ module CopyEnds
     end
   end
 
+  # What a relay is given, and where its peer writes and reads.
+  def side(kind)
+    return pair(kind).then { |near, far| [near, far, far] } unless kind == :pipe
+
+    input, far_out = pair(:pipe)
+    far_in, output = pair(:pipe)
+    [[input, output], far_out, far_in]
+  end
+
+  def assert_relayed((left, to_left, from_left), (right, to_right, from_right), size)
+    writing = [[to_left, pattern(size)], [to_right, pattern(size).reverse]].map do |io, bytes|
+      thread { io.write(bytes) && io.close_write }
+    end
+    arrived = [from_left, from_right].map { |io| thread { io.read } }
+    assert_equal([size, size], guarded { IO::Splice.relay(left, right) })
+    assert_bytes(pattern(size).reverse, guarded { arrived[0].value })
+    assert_bytes(pattern(size), guarded { arrived[1].value })
+    writing.each(&:join)
+  end
+
   # The fixture has closed what the thread worked with.
   def ended(thread)
     guarded { thread.join }
