@@ -26,8 +26,9 @@ module Fuzz
     def make_fifo(state = "empty", number = 0)
       return own(File.open("fifo", File::RDWR | File::NONBLOCK)) unless States::ALL.key?(state)
 
-      File.mkfifo("fifo#{number}") unless File.exist?("fifo#{number}")
-      fifo = File.open("fifo#{number}", File::RDWR | File::NONBLOCK | File::BINARY)
+      name = "fifo-#{state}-#{number}" # what one has put in is in the way of another
+      File.mkfifo(name) unless File.exist?(name)
+      fifo = File.open(name, File::RDWR | File::NONBLOCK | File::BINARY)
       ready(%w[data full blocking].include?(state) ? state : "empty", fifo, fifo).first
     end
 
