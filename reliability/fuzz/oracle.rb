@@ -97,7 +97,7 @@ module Fuzz
     }.freeze
 
     def of_value(kase, outcome)
-      return [] if outcome.thrown
+      return [] if outcome.thrown || kase.name == "IO.copy_stream" # Ruby's own adds up what it is told
       return [] if VALUES.find { |pattern, _| kase.name.match?(pattern) }.last.call(outcome.value)
 
       ["it returns #{outcome.value.inspect[0, 100]}"]
