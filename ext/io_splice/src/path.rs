@@ -1,6 +1,6 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use io_splice_core::{Errno, PrivateFd};
 use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
@@ -30,7 +30,7 @@ impl Opened {
         loop {
             match gvl::without(|| io_splice_core::open(&name, flags)) {
                 Some(Ok(fd)) => {
-                    *opened.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(fd);
+                    *opened.fd() = Some(fd);
                     return Ok(opened);
                 }
                 None | Some(Err(Errno::INTR)) => gvl::check_interrupts()?,
@@ -44,15 +44,18 @@ impl Opened {
         }
     }
 
+    fn fd(&self) -> MutexGuard<'_, Option<PrivateFd>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// `fileno`
     pub fn fileno(&self) -> RawFd {
-        let fd = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        fd.as_ref().map_or(-1, |fd| fd.as_fd().as_raw_fd())
+        self.fd().as_ref().map_or(-1, |fd| fd.as_fd().as_raw_fd())
     }
 
     /// `close`
     pub fn close(&self) {
-        let mut fd = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut fd = self.fd().take();
         let mut close = || drop(fd.take());
         // A disk may take its time.
         gvl::without(&mut close).unwrap_or_else(close);

@@ -33,7 +33,7 @@ mod watch;
 pub use flags::Flags;
 pub use give::{give, takes_pages};
 pub use hold::{Hold, Nonblocking, hold, holds};
-pub use memory::{copied, reserved};
+pub use memory::copied;
 pub use open::open;
 pub use pages::{PageSlice, Pages};
 pub use pipe::{default_capacity, pipe_size, set_pipe_size};

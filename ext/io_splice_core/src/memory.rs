@@ -4,7 +4,7 @@
 use rustix::io::Errno;
 
 /// Room for so many bytes, or `ENOMEM`.
-pub fn reserved(len: usize) -> rustix::io::Result<Vec<u8>> {
+fn reserved(len: usize) -> rustix::io::Result<Vec<u8>> {
     let mut memory = Vec::new();
     memory.try_reserve_exact(len).map_err(|_| Errno::NOMEM)?;
     Ok(memory)

@@ -44,11 +44,7 @@ class IO
       end
 
       def only_to_io?(end_)
-        can?(end_, :to_io) && !own_methods?(end_)
-      end
-
-      def own_methods?(end_)
-        %i[readpartial read write].any? { |name| can?(end_, name) }
+        can?(end_, :to_io) && %i[readpartial read write].none? { |name| can?(end_, name) }
       end
 
       # Even a BasicObject may be asked.
