@@ -17,7 +17,8 @@ const NAME: &str = "tee_stream";
 /// `tee_between(src, len, hand_over, taken, *dsts) { |bytes_so_far| }`: a copy from one descriptor to several, to the end of
 /// the input or `len` bytes; the count may be less. A `src` that is a String is what there is to copy. A `dst` that is nil
 /// is handed its bytes: `hand_over.(index, bytes)` adds to `taken[index]` how many it took, and says false if it takes no
-/// more. What the others took is added in the end. Then `hand_over.(index, nil)` is to raise the reason when the others have caught up.
+/// more. Then `hand_over.(index, nil)` is to raise the reason when the others have caught up. What the others took is added
+/// in the end.
 pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let bytes = RString::from_value(args[0]);
     let input = if bytes.is_some() { None } else { Some(End::new(ruby, args[0], Direction::In)?) };

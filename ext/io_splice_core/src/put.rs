@@ -43,13 +43,18 @@ pub fn put(pipe: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> Attempt {
     match written {
         Ok(bytes) => Ok(Step::Moved(bytes)),
         Err(Errno::AGAIN) => Ok(Step::WouldBlock),
-        // A container's filter that does not know the call says PERM.
-        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => {
+        Err(errno) if has_no_nowait(errno) => {
             let pages = Pages::snapshot(pieces, pipe_size(pipe)?.min(give::AT_ONCE))?;
             give::give(pipe, &[pages.slice(0..pages.as_bytes().len())])
         }
         Err(errno) => Err(errno),
     }
+}
+
+/// Whether this says that there is no `RWF_NOWAIT` for a write: `EPERM` is the answer of a container's filter that does
+/// not know pwritev2.
+pub(crate) fn has_no_nowait(errno: Errno) -> bool {
+    matches!(errno, Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM)
 }
 
 /// `write(fd, bytes)`—Writes what can be written at once, whatever the mode of the descriptor. Only a

@@ -87,11 +87,11 @@ class IO
           @dsts = dsts
           @taken = [0] * dsts.size
           @failures = {}
+          @hand_over = ->(index, bytes) { bytes ? write(index, bytes) : raise(@failures.fetch(index)) }
         end
 
         def tee_between(src, len, outputs, &progress)
-          hand_over = ->(index, bytes) { bytes ? write(index, bytes) : raise(@failures.fetch(index)) }
-          Copying.tee_between(src, len, hand_over, @taken, *outputs, &progress)
+          Copying.tee_between(src, len, @hand_over, @taken, *outputs, &progress)
         end
 
         private

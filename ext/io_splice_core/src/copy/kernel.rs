@@ -1,10 +1,11 @@
 use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
 
-use rustix::io::{Errno, ReadWriteFlags, Result, pwritev2};
+use rustix::io::{ReadWriteFlags, Result, pwritev2};
 use rustix::pipe::SpliceFlags;
 
 use crate::pool::OwnPipe;
+use crate::put::has_no_nowait;
 use crate::ready::{Readiness, ready};
 
 /// The system calls that a copy is made of; each as its manual page has it. The tests put a kernel of
@@ -117,7 +118,7 @@ impl Kernel for Linux {
 
     fn write_now(&mut self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
         match pwritev2(fd, &[IoSlice::new(bytes)], u64::MAX, ReadWriteFlags::NOWAIT) {
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => self.write(fd, bytes),
+            Err(errno) if has_no_nowait(errno) => self.write(fd, bytes),
             written => written,
         }
     }
