@@ -1,0 +1,120 @@
+# frozen_string_literal: true
+
+# Makes one copy of each kind, between two writes to /dev/null that name it: what system_calls_test.rb counts by strace.
+# Only this thread is traced, so what the far ends do does not count.
+
+require "io/splice"
+require "socket"
+require "tempfile"
+
+BYTES = Integer(ARGV.fetch(0))
+MARK = File.open(File::NULL, "w").tap { |file| file.sync = true }
+
+# In processes, so that they never need this one's lock; killed in the end, whatever happens.
+FAR_ENDS = [] # rubocop:disable Style/MutableConstant
+at_exit { FAR_ENDS.each { |pid| Process.kill(:KILL, pid) && Process.wait(pid) } }
+
+def far_end(io)
+  FAR_ENDS << fork do
+    yield
+    exit!
+  ensure
+    exit!(1)
+  end
+  io.close
+end
+
+def connection(kind)
+  case kind
+  when "pipe" then IO.pipe
+  when "unix" then UNIXSocket.pair
+  when "tcp"
+    TCPServer.open("127.0.0.1", 0) do |server|
+      writer = TCPSocket.new("127.0.0.1", server.local_address.ip_port)
+      [server.accept, writer]
+    end
+  end
+end
+
+def file(content = "")
+  Tempfile.create("io_splice", binmode: true).tap do |file|
+    File.unlink(file.path)
+    file << content
+    file.flush.rewind
+  end
+end
+
+def source(kind)
+  return file("x" * BYTES) if kind == "file"
+
+  reader, writer = connection(kind)
+  far_end(writer) do
+    reader.close
+    writer.write("x" * BYTES)
+    writer.close
+    sleep
+  end
+  reader.wait_readable
+  reader
+end
+
+def target(kind)
+  return file if kind == "file"
+
+  reader, writer = connection(kind)
+  far_end(reader) do
+    writer.close
+    content = +"".b
+    loop { reader.readpartial(1 << 20, content) }
+  end
+  writer
+end
+
+def counted(name)
+  yield.call # what the first copy of a kind makes for all is not counted
+  ready = yield
+  MARK.syswrite("begin #{name}")
+  ready.call
+  MARK.syswrite("end")
+end
+
+kinds = %w[file pipe unix tcp]
+kinds.product(kinds) do |from, to|
+  counted("#{from} to #{to}") do
+    input = source(from)
+    output = target(to)
+    -> { IO::Splice.copy_stream(input, output, BYTES) == BYTES or abort "#{from} to #{to}: bytes are missing" }
+  end
+end
+
+counted("tee_stream of a file to a pipe, a socket and a file") do
+  input = source("file")
+  outputs = %w[pipe tcp file].map { |kind| target(kind) }
+  -> { IO::Splice.tee_stream(input, *outputs) == BYTES or abort "tee_stream: bytes are missing" }
+end
+
+counted("relay of TCP, one way") do
+  client, server = connection("tcp")
+  far_end(server) do
+    client.close
+    server.write("x" * BYTES)
+    server.close_write
+    server.read
+  end
+  upstream, echo = connection("tcp")
+  far_end(echo) do
+    upstream.close
+    echo.read
+  end
+  -> { IO::Splice.relay(client, upstream) == [BYTES, 0] or abort "relay: bytes are missing" }
+end
+
+# What is small costs what its calls cost.
+small = { "file" => -> { file("bytes") }, "unix" => -> { UNIXSocket.pair.tap { |_, w| w << "bytes" }.first } }
+small.keys.product(small.keys) do |from, to|
+  counted("#{from} to #{to}, 5 bytes") do
+    input = small.fetch(from).call
+    output = to == "file" ? file : UNIXSocket.pair.tap { |pair| (@kept ||= []) << pair }.first
+    -> { IO::Splice.copy_stream(input, output, 5) }
+  end
+end

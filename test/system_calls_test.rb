@@ -1,0 +1,66 @@
+# frozen_string_literal: true
+
+require_relative "test_helper"
+require "open3"
+require "tempfile"
+
+# How many system calls a copy makes. Time differs from machine to machine; this does not, so it is what tells that a
+# copy has become dearer. What only waits for the far end does not count, and the bounds leave room for other sizes of
+# buffers.
+class SystemCallsTest < Minitest::Test
+  include SpliceTest
+
+  MIB = 1 << 20
+  COUNTED = File.expand_path("support/counted.rb", __dir__)
+  WAITS = %w[ppoll poll].freeze
+  # For 16 MiB. A new pipe has 64 KiB, so a copy from one or to one takes 256 at least.
+  MOST = {
+    "file to file" => 8, "file to pipe" => 400, "file to unix" => 140, "file to tcp" => 80,
+    "pipe to file" => 400, "pipe to pipe" => 400, "pipe to unix" => 400, "pipe to tcp" => 400,
+    "unix to file" => 300, "unix to pipe" => 400, "unix to unix" => 300, "unix to tcp" => 300,
+    "tcp to file" => 140, "tcp to pipe" => 400, "tcp to unix" => 220, "tcp to tcp" => 160,
+    "tee_stream of a file to a pipe, a socket and a file" => 480,
+    "relay of TCP, one way" => 240
+  }.freeze
+  # Asking what the two ends are, and moving the bytes.
+  SMALL = {
+    "file to file, 5 bytes" => 5, "file to unix, 5 bytes" => 4,
+    "unix to file, 5 bytes" => 5, "unix to unix, 5 bytes" => 4
+  }.freeze
+
+  def test_a_copy_makes_no_more_system_calls_than_it_did
+    counted = count
+    assert_equal MOST.keys.sort + SMALL.keys.sort, counted.keys.sort.partition { |name| MOST.key?(name) }.flatten
+    MOST.merge(SMALL).each do |name, most|
+      calls = counted.fetch(name)
+      assert_operator calls.values.sum, :<=, most, "#{name}: #{calls.sort_by { |_, count| -count }.to_h}"
+    end
+  end
+
+  private
+
+  # By kind of copy, and by name of the call.
+  def count
+    counted = {}
+    current = nil
+    traced.each do |line|
+      if (name = line[/\Awrite\(\d+, "begin (.+?)"/, 1]) then counted[name] = current = Hash.new(0)
+      elsif line.match?(/\Awrite\(\d+, "end"/) then current = nil
+      elsif current && (call = line[/\A\w+(?=\()/]) && !WAITS.include?(call) then current[call] += 1
+      end
+    end
+    counted
+  end
+
+  def traced
+    Tempfile.create("strace") do |log|
+      output, status = Open3.capture2e("timeout", "--kill-after=5", GUARD.to_s, "strace", "-s", "200", "-o", log.path,
+                                       RbConfig.ruby, "-I", File.expand_path("../lib", __dir__), COUNTED,
+                                       (16 * MIB).to_s)
+      skip "strace is not installed" if status.exitstatus == 127
+      skip "strace may not trace here" if output.include?("PTRACE")
+      assert_predicate status, :success?, output
+      return log.readlines
+    end
+  end
+end
