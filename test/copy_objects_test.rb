@@ -127,6 +127,16 @@ class TestCopyObjects < Minitest::Test
     assert_equal pattern(100_000), into.string.b
   end
 
+  def test_a_target_may_keep_what_it_is_given
+    kept = []
+    target = Object.new
+    target.define_singleton_method(:write) { |bytes| (kept << bytes).last.bytesize }
+    data = pattern(1_000_000)
+    assert_equal data.bytesize, IO::Splice.copy_stream(tempfile(data), target)
+    assert_operator kept.size, :>, 1
+    assert_equal data, kept.join
+  end
+
   def test_a_target_with_write_and_to_io_is_written_through_write
     into = StringIO.new
     around = tempfile

@@ -133,6 +133,7 @@ impl Work {
     fn hand_over(&mut self, ruby: &Ruby, output: usize) -> Result<(), Error> {
         let bytes = self.copy.bytes_for(output).map_err(|errno| error::errno(errno, NAME, None))?;
         let bytes = string(bytes)?;
+        let handed = bytes.len();
         let before: u64 = self.taken.entry(output as isize)?;
         let hand_over = self.hand_over;
         let takes_more = keep(ruby, &mut self.copy, || hand_over.call::<_, bool>((output, bytes)));
@@ -140,7 +141,7 @@ impl Work {
         match self.taken.entry::<u64>(output as isize) {
             Ok(taken) => {
                 let taken = taken.saturating_sub(before) as usize;
-                self.copy.handed_over(output, taken.min(bytes.len()));
+                self.copy.handed_over(output, taken.min(handed));
             }
             Err(error) => {
                 self.failed = Some(output);

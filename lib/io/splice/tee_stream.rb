@@ -79,13 +79,20 @@ class IO
 
       # Brings bytes to those targets that have no descriptor. Their errors are kept until the others have the same
       # bytes.
+      # @private
       class HandOver
+        METHOD = Kernel.instance_method(:method)
+        # Any other object may keep the string that it is given, so each gets a new one. What these are done with is
+        # given back at once: with fresh memory for each portion, compressing takes a quarter more of the processor.
+        KEEP_NOTHING = %w[Zlib::GzipWriter OpenSSL::Buffering].freeze
+
         # @return [Array<Integer>] the bytes that each of the targets has taken
         attr_reader :taken
 
         def initialize(dsts)
           @dsts = dsts
           @taken = [0] * dsts.size
+          @keep_nothing = dsts.map { |dst| KEEP_NOTHING.include?(write_of(dst)) }
           @failures = {}
           @hand_over = ->(index, bytes) { bytes ? write(index, bytes) : raise(@failures.fetch(index)) }
         end
@@ -101,10 +108,18 @@ class IO
           Thread.handle_interrupt(Object => :on_blocking) do
             @taken[index] += bytes_of(@dsts[index].write(bytes), bytes)
           end
+          bytes.clear if @keep_nothing[index]
           true
         rescue SystemCallError, IOError => e
           @failures[index] = e
           false
+        end
+
+        # The class that a target has its `write` from, by name: not all of them are loaded.
+        def write_of(dst)
+          METHOD.bind_call(dst, :write).owner.name
+        rescue NameError
+          nil
         end
 
         def bytes_of(written, bytes)
@@ -181,15 +196,15 @@ class IO
     # With one target it is {copy_stream}. It waits as every call here does: see {Splice}.
     #
     # @example A download that is kept, and passed on, and hashed
+    #   download, server = UNIXSocket.pair
+    #   server.write("all of it") && server.close
     #   here, there = UNIXSocket.pair
-    #   digest, bytes = IO.pipe
-    #   sum = spawn("sha256sum", in: digest, out: File::NULL)
-    #   File.open(File::NULL, "a") do |log|
-    #     IO::Splice.tee_stream("/proc/self/status", log, there, bytes) # => the size
-    #   end
-    #   bytes.close
-    #   Process.wait(sum)
-    #   here.readpartial(5) # => "Name:"
+    #   sum = IO.popen("md5sum", "r+")
+    #   IO::Splice.tee_stream(download, "kept", there, sum) # => 9
+    #   File.read("kept")    # => "all of it"
+    #   here.readpartial(99) # => "all of it"
+    #   sum.close_write
+    #   sum.read             # => "1eac3d201685bb617a85ea2ff672b5b3  -\n"
     #
     # @param src [IO, Integer, String, #to_path, #readpartial, #read, #to_io] where the bytes come from, as for
     #   {copy_stream}
@@ -199,11 +214,14 @@ class IO
     # @yieldparam bytes_so_far [Integer] after each portion, and at the end
     # @return [Integer] the bytes that each has got
     # @raise [EOFError] if the input ends before `len`, after what there was has been delivered
-    # @raise [Errno::EPIPE, Errno::ECONNRESET, Errno::ENOSPC] and others, as the kernel says
+    # @raise [PartialTee] is in every exception that comes when a copy to several targets has begun
+    # @raise [Errno::EPIPE, Errno::ECONNRESET, Errno::ENOSPC, Errno::ENOENT] and others, as the kernel says
+    # @raise [Errno::EBADF] if an Integer is no descriptor, or not one for that direction
     # @raise [Errno::EINVAL] if a target is the very pipe that is copied from
     # @raise [IOError] if an IO is closed, meanwhile too, or not open for that direction
     # @raise [IO::TimeoutError] after `IO#timeout` (Ruby 3.2)
     # @raise [ArgumentError] if there is no target, or `len` is negative
+    # @raise [RangeError] if a descriptor is larger than any descriptor
     # @raise [TypeError] if an argument is of the wrong kind, or a target is none
     # @see https://man7.org/linux/man-pages/man2/tee.2.html tee(2)
     # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
