@@ -2,7 +2,53 @@
 
 require "io_splice/io_splice"
 
+# Ruby's own class. It gets the system calls of {Splice}, which are the same as there, and the capacity of a pipe.
 class IO
+  # @!method self.splice(io_in, off_in, io_out, off_out, len, flags = 0)
+  #   (see IO::Splice.splice)
+
+  # @!method self.trysplice(io_in, off_in, io_out, off_out, len, flags = 0)
+  #   (see IO::Splice.trysplice)
+
+  # @!method self.tee(io_in, io_out, len, flags = 0)
+  #   (see IO::Splice.tee)
+
+  # @!method self.trytee(io_in, io_out, len, flags = 0)
+  #   (see IO::Splice.trytee)
+
+  # @!method self.vmsplice(io, data, flags = 0)
+  #   (see IO::Splice.vmsplice)
+
+  # @!method pipe_size
+  #   The pipe's capacity.
+  #
+  #   @example
+  #     r, w = IO.pipe
+  #     r.pipe_size # => 65536
+  #
+  #   @return [Integer] bytes
+  #   @raise [Errno::EBADF] if this is no pipe
+  #   @raise [IOError] if it is closed
+  #   @see https://man7.org/linux/man-pages/man2/F_GETPIPE_SZ.2const.html F_GETPIPE_SZ(2const)
+
+  # @!method pipe_size=(bytes)
+  #   Asks for a capacity of the pipe. The kernel rounds it up; {#pipe_size} tells what it has become.
+  #
+  #   @example
+  #     r, w = IO.pipe
+  #     w.pipe_size = 100_000
+  #     r.pipe_size # => 131072
+  #
+  #   @param bytes [Integer] how many it is to hold
+  #   @return [Integer] `bytes`, as of every assignment
+  #   @raise [Errno::EPERM] beyond what a user may have (`/proc/sys/fs/pipe-max-size`)
+  #   @raise [Errno::EBUSY] if more than that is in the pipe
+  #   @raise [Errno::EINVAL] if it is negative or beyond 2 GiB
+  #   @raise [Errno::EBADF] if this is no pipe
+  #   @raise [IOError] if it is closed
+  #   @raise [TypeError] if it is not an Integer
+  #   @see https://man7.org/linux/man-pages/man2/F_GETPIPE_SZ.2const.html F_GETPIPE_SZ(2const)
+
   # `splice(2)`, `tee(2)` and `vmsplice(2)`: bytes move between files, pipes and sockets inside the
   # Linux kernel, without passing through Ruby strings.
   #
@@ -80,10 +126,12 @@ class IO
     #   @param off_out [Integer, nil] the like
     #   @param len [Integer] how many bytes at most; 0 is none, and what is more than the kernel takes
     #     in one call is clamped
-    #   @param flags [Integer] {F_MOVE}, {F_NONBLOCK}, {F_MORE}, {WAITALL}
-    #   @return [Integer] the bytes moved: with {WAITALL} `len`, or fewer at the end of the input; else 1 to `len`
+    #   @param flags [Integer] {Splice::F_MOVE}, {Splice::F_NONBLOCK}, {Splice::F_MORE}, {Splice::WAITALL}
+    #   @return [Integer] the bytes moved: with {Splice::WAITALL} `len`, or fewer at the end of the input; else 1
+    #     to `len`
     #   @raise [EOFError] at the end of the input
-    #   @raise [Errno::EAGAIN] if it would have to wait, with {F_NONBLOCK}
+    #   @raise [Errno::EAGAIN] if it would have to wait, with {Splice::F_NONBLOCK}
+    #   @raise [PartialWrite] is in every exception that comes when something has moved already, with {Splice::WAITALL}
     #   @raise [Errno::EINVAL] if neither end is a pipe, both are the same one, the output is open in
     #     append mode, one of the ends does not support it, or a flag means nothing
     #   @raise [Errno::ESPIPE] if an offset is given for a pipe
@@ -97,7 +145,7 @@ class IO
     #   @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
 
     # @!method self.trysplice(io_in, off_in, io_out, off_out, len, flags = 0)
-    #   As {splice} with {F_NONBLOCK}, but says with a value that nothing was moved.
+    #   As {splice} with {Splice::F_NONBLOCK}, but says with a value that nothing was moved.
     #
     #   @example
     #     r, w = IO.pipe
@@ -108,7 +156,7 @@ class IO
     #     w.close
     #     IO.trysplice(r, nil, out, nil, 100) # => nil
     #
-    #   @param (see .splice)
+    #   @param (see IO::Splice.splice)
     #   @return [Integer] the bytes moved
     #   @return [:EAGAIN] if it would have to wait
     #   @return [nil] at the end of the input
@@ -136,22 +184,24 @@ class IO
     #   @param io_in [IO, Integer, #to_io] the pipe to look into
     #   @param io_out [IO, Integer, #to_io] another pipe
     #   @param len [Integer] how many bytes at most; 0 is none
-    #   @param flags [Integer] {F_NONBLOCK}, {WAITALL}
-    #   @return [Integer] the bytes duplicated, 1 to `len`; none are consumed, so with {WAITALL} the first
+    #   @param flags [Integer] {Splice::F_NONBLOCK}, {Splice::WAITALL}
+    #   @return [Integer] the bytes duplicated, 1 to `len`; none are consumed, so with {Splice::WAITALL} the first
     #     ones come again
     #   @raise [EOFError] if the input is empty and nobody is left to write to it
-    #   @raise [Errno::EAGAIN] if it would have to wait, with {F_NONBLOCK}
+    #   @raise [Errno::EAGAIN] if it would have to wait, with {Splice::F_NONBLOCK}
+    #   @raise [PartialWrite] is in every exception that comes when something has moved already, with {Splice::WAITALL}
     #   @raise [Errno::EINVAL] if one of them is no pipe, both are the same one, or a flag means nothing
     #   @raise [Errno::EPIPE] if nobody is left to read the output
     #   @raise [Errno::EBADF] if an Integer is no descriptor, or not one for that direction
     #   @raise [IOError] if an IO is closed, not open for that direction, or has been read ahead
     #   @raise [IO::TimeoutError] after `IO#timeout` (Ruby 3.2)
     #   @raise [ArgumentError] if `len` is negative
+    #   @raise [RangeError] if a descriptor is larger than any descriptor
     #   @raise [TypeError] if an argument is of the wrong kind, or an SSLSocket
     #   @see https://man7.org/linux/man-pages/man2/tee.2.html tee(2)
 
     # @!method self.trytee(io_in, io_out, len, flags = 0)
-    #   As {tee} with {F_NONBLOCK}, but says with a value that nothing was duplicated.
+    #   As {tee} with {Splice::F_NONBLOCK}, but says with a value that nothing was duplicated.
     #
     #   @example
     #     r, w = IO.pipe
@@ -160,7 +210,7 @@ class IO
     #     w.close
     #     IO.trytee(r, into, 100) # => nil
     #
-    #   @param (see .tee)
+    #   @param (see IO::Splice.tee)
     #   @return [Integer] the bytes duplicated
     #   @return [:EAGAIN] if it would have to wait
     #   @return [nil] if the input is empty and nobody is left to write to it
@@ -169,6 +219,7 @@ class IO
     #   @raise [Errno::EBADF] as {tee}
     #   @raise [IOError] as {tee}
     #   @raise [ArgumentError] as {tee}
+    #   @raise [RangeError] as {tee}
     #   @raise [TypeError] as {tee}
     #   @see https://man7.org/linux/man-pages/man2/tee.2.html tee(2)
 
@@ -180,10 +231,10 @@ class IO
     #   at every size that is the quickest way to keep that promise. While the call waits, a long String costs no
     #   copy (Ruby shares its memory until somebody writes to it); a short one and a buffer cost one.
     #
-    #   **{Pages}** are not copied, however often they are put in. Nor is an **IO::Buffer with {F_GIFT}**, which
-    #   is given away: afterwards it is empty, as after `free`. It must own mapped pages, as `IO::Buffer.new` makes
-    #   them from `IO::Buffer::PAGE_SIZE` on. If not all of it goes in ({F_NONBLOCK}, an error, an interrupt), it
-    #   stays as it was. While the call waits it is locked, and zeros are in it.
+    #   **{Splice::Pages}** are not copied, however often they are put in. Nor is an **IO::Buffer with
+    #   {Splice::F_GIFT}**, which is given away: afterwards it is empty, as after `free`. It must own mapped pages, as
+    #   `IO::Buffer.new` makes them from `IO::Buffer::PAGE_SIZE` on. If not all of it goes in ({Splice::F_NONBLOCK},
+    #   an error, an interrupt), it stays as it was. While the call waits it is locked, and zeros are in it.
     #
     #   @example Several strings in one call
     #     r, w = IO.pipe
@@ -204,10 +255,10 @@ class IO
     #
     #   @param io [IO, Integer, #to_io] the pipe
     #   @param data [String, IO::Buffer, Pages, Array] one of them, or any number of them, of any length, mixed
-    #   @param flags [Integer] {F_NONBLOCK}; {F_GIFT}, which changes nothing for Strings (their memory belongs to
-    #     Ruby's heap and cannot be given away) and {Pages}
-    #   @return [Integer] the bytes put in: all; with {F_NONBLOCK} as many as there was room for
-    #   @raise [Errno::EAGAIN] if there was no room at all, with {F_NONBLOCK}
+    #   @param flags [Integer] {Splice::F_NONBLOCK}; {Splice::F_GIFT}, which changes nothing for Strings (their
+    #     memory belongs to Ruby's heap and cannot be given away) and {Splice::Pages}
+    #   @return [Integer] the bytes put in: all; with {Splice::F_NONBLOCK} as many as there was room for
+    #   @raise [Errno::EAGAIN] if there was no room at all, with {Splice::F_NONBLOCK}
     #   @raise [Errno::EBADF] if it is no pipe, or not one to write to
     #   @raise [Errno::EPIPE] if nobody is left to read it
     #   @raise [Errno::EINVAL] if a flag means nothing
@@ -218,6 +269,7 @@ class IO
     #     shared, mapped from a file, or in the array twice; nothing has happened then
     #   @raise [IO::Buffer::AllocationError] if a buffer has no memory (any more)
     #   @raise [IO::Buffer::InvalidatedError] if a buffer is a slice of one that has no memory any more
+    #   @raise [RangeError] if a descriptor is larger than any descriptor
     #   @raise [TypeError] if an argument is of the wrong kind, or an SSLSocket
     #   @see https://man7.org/linux/man-pages/man2/vmsplice.2.html vmsplice(2)
 
@@ -242,17 +294,26 @@ class IO
       # @!method self.new(data)
       #   Copies bytes into new pages.
       #
-      #   @param data [String, #to_str, IO::Buffer]
-      #   @return [Pages]
+      #   @example
+      #     IO::Splice::Pages.new("Hello").frozen? # => true
+      #
+      #   @param data [String, #to_str, IO::Buffer] the bytes
+      #   @return [Pages] what owns them
       #   @raise [TypeError] if it is something else
       #   @raise [IO::Buffer::AllocationError] if a buffer has no memory (any more)
       #   @raise [NoMemoryError] if there are no pages, or if the process has too many mappings
       #     (`/proc/sys/vm/max_map_count`)
 
       # @!method bytesize
+      #   @example
+      #     IO::Splice::Pages.new("Grüße").bytesize # => 7
+      #
       #   @return [Integer] how many bytes there are
 
       # @!method to_s
+      #   @example
+      #     IO::Splice::Pages.new("Grüße").to_s # => "Grüße"
+      #
       #   @return [String] a copy of the bytes, in the encoding of the String that they come from; those of a buffer
       #     are binary
 
@@ -264,21 +325,37 @@ class IO
       #
       #   @param offset [Integer] where it begins, in bytes
       #   @param length [Integer] how many bytes
-      #   @return [Pages]
+      #   @return [Pages] the part
       #   @raise [ArgumentError] if it is negative, or there are not so many bytes
       #   @raise [TypeError] if it is not an Integer
 
       # @!method ==(other)
-      #   @param other [Object]
+      #   @example
+      #     page = IO::Splice::Pages.new("Hello")
+      #     page == IO::Splice::Pages.new("Hello") # => true
+      #     page == "Hello"                        # => false
+      #
+      #   @param other [Object] anything
       #   @return [Boolean] whether those are pages with the same bytes
 
       # @!method hash
+      #   @example
+      #     page = IO::Splice::Pages.new("Hello")
+      #     { page => 1 }[IO::Splice::Pages.new("Hello")] # => 1
+      #
       #   @return [Integer] the same for the same bytes
 
+      # @example
+      #   IO::Splice::Pages.new("Hello").inspect # => "#<IO::Splice::Pages 5 bytes>"
+      #
       # @return [String] the class and how many bytes there are
       def inspect = "#<#{self.class} #{bytesize} bytes>"
 
       # As {#==}.
+      #
+      # @example
+      #   IO::Splice::Pages.new("Hello").eql?("Hello") # => false
+      #
       # @return [Boolean] whether those are pages with the same bytes
       alias eql? ==
     end
@@ -291,14 +368,16 @@ class IO
     #   r, w = IO.pipe
     #   putting = Thread.new { IO.vmsplice(w, "x" * 1_000_000) }
     #   putting.report_on_exception = false
+    #   r.sysread(1) # once something is in
     #   r.close
     #   begin
     #     putting.value
     #   rescue IO::Splice::PartialWrite => e
+    #     e.class         # => Errno::EPIPE
     #     e.bytes_written # => 65536
-    #   rescue Errno::EPIPE
-    #     0
     #   end
+    #
+    # @see https://man7.org/linux/man-pages/man2/vmsplice.2.html vmsplice(2)
     module PartialWrite
       # @return [Integer] the bytes that are in
       attr_reader :bytes_written
@@ -317,46 +396,6 @@ class IO
     private_constant :CloseAfterFork
     Process.singleton_class.prepend(CloseAfterFork)
   end
-
-  # @!method self.splice(io_in, off_in, io_out, off_out, len, flags = 0)
-  #   @see Splice.splice
-  # @!method self.trysplice(io_in, off_in, io_out, off_out, len, flags = 0)
-  #   @see Splice.trysplice
-  # @!method self.tee(io_in, io_out, len, flags = 0)
-  #   @see Splice.tee
-  # @!method self.trytee(io_in, io_out, len, flags = 0)
-  #   @see Splice.trytee
-  # @!method self.vmsplice(io, data, flags = 0)
-  #   @see Splice.vmsplice
-
-  # @!method pipe_size
-  #   The pipe's capacity.
-  #
-  #   @example
-  #     r, w = IO.pipe
-  #     r.pipe_size # => 65536
-  #
-  #   @return [Integer] bytes
-  #   @raise [Errno::EBADF] if this is no pipe
-  #   @raise [IOError] if it is closed
-  #   @see https://man7.org/linux/man-pages/man2/F_GETPIPE_SZ.2const.html F_GETPIPE_SZ(2const)
-
-  # @!method pipe_size=(bytes)
-  #   Asks for a capacity of the pipe. The kernel rounds it up; {#pipe_size} tells what it has become.
-  #
-  #   @example
-  #     r, w = IO.pipe
-  #     w.pipe_size = 100_000
-  #     r.pipe_size # => 131072
-  #
-  #   @param bytes [Integer]
-  #   @raise [Errno::EPERM] beyond what a user may have (`/proc/sys/fs/pipe-max-size`)
-  #   @raise [Errno::EBUSY] if more than that is in the pipe
-  #   @raise [Errno::EINVAL] if it is negative or beyond 2 GiB
-  #   @raise [Errno::EBADF] if this is no pipe
-  #   @raise [IOError] if it is closed
-  #   @raise [TypeError] if it is not an Integer
-  #   @see https://man7.org/linux/man-pages/man2/F_GETPIPE_SZ.2const.html F_GETPIPE_SZ(2const)
 end
 
 require_relative "splice/copying"

@@ -127,7 +127,7 @@ class IO
     #   IO::Splice.copy_stream("/proc/self/status", here)
     #   there.readpartial(5) # => "Name:"
     # @example A part of a file into another, with progress
-    #   IO::Splice.copy_stream("/proc/self/exe", "/dev/null", 1000, 24) { |bytes| puts bytes } # => 1000
+    #   IO::Splice.copy_stream("/proc/self/exe", "copy", 1000, 24) { |bytes| puts bytes } # => 1000
     #
     # @param src [IO, Integer, String, #to_path, #readpartial, #read, #to_io] where the bytes come from. A path is
     #   opened, and closed. An object with `readpartial` or `read` is used through that; one that has nothing
@@ -141,8 +141,11 @@ class IO
     # @raise [EOFError] if the input ends before `len`, after what there was has been delivered
     # @raise [IOError] if an IO is closed, meanwhile too, or not open for that direction
     # @raise [IO::TimeoutError] after `IO#timeout` (Ruby 3.2)
-    # @raise [Errno::EPIPE, Errno::ECONNRESET, Errno::ENOSPC, Errno::EISDIR] and others, as the kernel says
+    # @raise [Errno::EPIPE, Errno::ECONNRESET, Errno::ENOSPC, Errno::ENOENT] and others, as the kernel says
+    # @raise [Errno::ESPIPE] if `src_offset` is given for a pipe or a socket
+    # @raise [Errno::EBADF] if an Integer is no descriptor, or not one for that direction
     # @raise [ArgumentError] if `len` or `src_offset` is negative, or an object has an offset
+    # @raise [RangeError] if `src_offset` is larger than any file, or a descriptor than any descriptor
     # @raise [TypeError] if an argument is of the wrong kind
     # @see https://man7.org/linux/man-pages/man2/copy_file_range.2.html copy_file_range(2)
     # @see https://man7.org/linux/man-pages/man2/sendfile.2.html sendfile(2)
@@ -160,9 +163,9 @@ class IO
     #   r, w = IO.pipe
     #   File.open("/proc/self/exe") { |file| IO::Splice.full(file, w, 1000) } # => 1000
     #
-    # @param src [IO, Integer, #to_io]
-    # @param dst [IO, Integer, #to_io]
-    # @param len [Integer] bytes
+    # @param src [IO, Integer, #to_io] where the bytes come from
+    # @param dst [IO, Integer, #to_io] where they go
+    # @param len [Integer] how many bytes
     # @param src_offset [Integer, nil] the byte of the file to begin with; nil: from where it stands
     # @return [Integer] `len`
     # @raise [EOFError] if the input ends first, after what there was has been moved

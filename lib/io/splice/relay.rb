@@ -8,6 +8,19 @@ class IO
     TimeoutError = IO.const_defined?(:TimeoutError) ? IO::TimeoutError : Class.new(IOError)
 
     # Extends an exception that ended a {Splice.relay}.
+    #
+    # @example
+    #   client, front = UNIXSocket.pair
+    #   back, server = UNIXSocket.pair
+    #   client.write("hello")
+    #   begin
+    #     IO::Splice.relay(front, back, idle_timeout: 0.1)
+    #   rescue IO::Splice::Relayed => e
+    #     e.class == IO::Splice::TimeoutError # => true
+    #     e.bytes_relayed                     # => [5, 0]
+    #   end
+    #
+    # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
     module Relayed
       # @return [Array(Integer, Integer)] the bytes that had reached the other side: from a to b, from b to a
       attr_reader :bytes_relayed
@@ -46,9 +59,12 @@ class IO
     # @param idle_timeout [Numeric, nil] how many seconds may go by without a byte in either direction
     # @return [Array(Integer, Integer)] the bytes from a to b, and from b to a
     # @raise [TimeoutError] after `idle_timeout`, or after `IO#timeout` of a side that is waited for (Ruby 3.2)
+    # @raise [Relayed] is in every exception that comes when it has begun
     # @raise [Errno::ECONNRESET, Errno::EPIPE] and others, as the kernel says
+    # @raise [Errno::EBADF] if an Integer is no descriptor, or not one for that direction
     # @raise [IOError] if a side is closed, meanwhile too, or not open for that direction
     # @raise [ArgumentError] if `idle_timeout` is negative, or an array is no pair
+    # @raise [RangeError] if a descriptor is larger than any descriptor
     # @raise [TypeError] if an argument is of the wrong kind, or an object that reads or writes by methods of its own,
     #   as an SSLSocket does
     # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
@@ -60,7 +76,7 @@ class IO
       end
     end
 
-    # :nodoc:
+    # @private
     module Copying
       module_function
 

@@ -3,6 +3,19 @@
 class IO
   module Splice
     # Extends an exception that ended a {Splice.tee_stream}.
+    #
+    # @example
+    #   gone, broken = IO.pipe
+    #   gone.close
+    #   begin
+    #     IO::Splice.tee_stream("/proc/self/exe", "copy", broken, len: 1000)
+    #   rescue IO::Splice::PartialTee => e
+    #     e.class            # => Errno::EPIPE
+    #     e.target == broken # => true
+    #     e.bytes_written    # => [1000, 0]
+    #   end
+    #
+    # @see https://man7.org/linux/man-pages/man2/tee.2.html tee(2)
     module PartialTee
       # @return [Object, nil] the one of the targets whose error it is, as it was given; nil if it is of none. What an
       #   object raises is its error if it is an IOError or a SystemCallError; anything else may come from outside.
@@ -14,6 +27,7 @@ class IO
 
     module Copying
       # Hands on to several outputs what is written to it.
+      # @private
       class Broadcast
         PORTION = 64 << 10
 

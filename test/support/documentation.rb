@@ -1,0 +1,125 @@
+# frozen_string_literal: true
+
+# Reads the YARD comments of lib/, and the Ruby in the guides, without YARD.
+module Documentation
+  ROOT = File.expand_path("../..", __dir__)
+  SOURCES = Dir.glob("lib/**/*.rb", base: ROOT).sort.freeze
+  GUIDES = Dir.glob("{*.md,docs/**/*.md}", base: ROOT).sort.freeze
+
+  # What is named by its module and one of these signs in front.
+  NAMES = {
+    "." => /\Adef self\.([^\s(]+)/,
+    "#" => /\A(?:def (?!self\.)|alias |attr_reader :)([^\s(]+)/,
+    "::" => /\A(?:(?:module|class) (?=[A-Z])|(?=\w+ = ))([A-Z]\w*)/,
+  }.freeze
+
+  # Ruby for readers, and where it stands.
+  Example = Struct.new(:file, :line, :code) do
+    def to_s = "#{file}:#{line}"
+  end
+
+  Tag = Struct.new(:kind, :text, :line) do
+    # What a reference to the tags of another method names.
+    def reference = text[/\A\(see (\S+)\)/, 1]
+  end
+
+  # A comment, the code that it belongs to, and the modules around it.
+  Comment = Struct.new(:file, :line, :lines, :code, :namespace) do
+    # As in YARD: `IO.tee`, `IO#pipe_size`, `IO::Splice`; nil for what needs no comment of this kind.
+    def name
+      sign, = NAMES.find { |_, pattern| pattern.match?(code) }
+      [namespace, code[NAMES[sign], 1]].reject(&:empty?).join(sign) if sign
+    end
+
+    def parameters
+      code[/\((.*)\)/, 1].to_s.split(", ").grep_v(/\A&/).map { |parameter| parameter[/\w+/] }
+    end
+
+    # A tag, and what is indented below it.
+    def own_tags
+      lines.each_with_index.slice_before { |text, _| text.match?(/\A\S/) }.filter_map do |group|
+        kind, rest = group.first.first.match(/\A@(\w+) ?(.*)/)&.captures
+        Tag.new(kind, [rest, *group.drop(1).map(&:first)].join("\n"), line + group.first.last) if kind
+      end
+    end
+
+    # With those that are said to be the same as another method's.
+    def tags
+      whole = lines.first.to_s[/\A\(see (\S+)\)/, 1]
+      return Documentation.comment(whole).tags if whole
+
+      own_tags.flat_map do |tag|
+        next tag unless tag.reference
+
+        other = Documentation.comment(tag.reference.sub(/\A\./, "#{namespace}."))
+        other.tags.select { |theirs| theirs.kind == tag.kind }
+      end
+    end
+
+    def texts(kind) = tags.select { |tag| tag.kind == kind }.map(&:text)
+
+    def examples
+      own_tags.select { |tag| tag.kind == "example" && !tag.reference }.map do |tag|
+        Example.new(file, tag.line + 1, tag.text.lines.drop(1).map { |text| text.delete_prefix("  ") }.join)
+      end
+    end
+  end
+
+  module_function
+
+  def comments = @comments ||= SOURCES.flat_map { |file| comments_of(file) }
+
+  def comment(name) = comments.find { |comment| comment.name == name }
+
+  # The blocks of Ruby in a guide.
+  def guide_examples
+    GUIDES.flat_map do |file|
+      text = File.read(File.join(ROOT, file))
+      text.enum_for(:scan, /^( *)```ruby\n(.*?)^\1```$/m).map do
+        found = Regexp.last_match
+        Example.new(file, found.pre_match.count("\n") + 2, found[2].gsub(/^#{found[1]}/, ""))
+      end
+    end
+  end
+
+  # What `@!parse` says of the constants that are defined in Rust.
+  def parsed_constants
+    SOURCES.flat_map { |file| File.read(File.join(ROOT, file)).scan(/^ *#   ([A-Z]\w+) = (.+)$/) }.to_h
+  end
+
+  def comments_of(file)
+    lines = File.readlines(File.join(ROOT, file), chomp: true)
+    runs = lines.each_with_index.chunk_while { |(a, _), (b, _)| comment?(a) == comment?(b) }
+    runs.each_cons(2).select { |run, _| comment?(run.first.first) }.flat_map do |run, below|
+      text = run.map { |line, _| line.sub(/\A\s*# ?/, "") }
+      around = namespace(lines, run.first.last)
+      directives(text, below.first.first.strip).map do |offset, code, body|
+        Comment.new(file, run.first.last + offset + 1, body, code, around)
+      end
+    end
+  end
+
+  def comment?(line) = line.match?(/\A\s*#/)
+
+  # A comment is of the code below it, or of the method that its directive names.
+  def directives(text, below)
+    return [[0, below, text]] unless text.first.start_with?("@!method ")
+
+    text.slice_when { |_, line| line.start_with?("@!method ") }.inject([]) do |all, (head, *body)|
+      offset = all.sum { |_, _, before| before.size + 1 }
+      all << [offset + 1, head.sub("@!method ", "def "), body.map { |line| line.delete_prefix("  ") }]
+    end
+  end
+
+  # The modules that are open above a line, by their indentation.
+  def namespace(lines, index)
+    indent = lines[index][/\A */].size
+    lines.first(index).reverse.filter_map do |line|
+      found = line.match(/\A( *)(?:module|class) (\w+)/)
+      next unless found && found[1].size < indent
+
+      indent = found[1].size
+      found[2]
+    end.reverse.join("::")
+  end
+end
