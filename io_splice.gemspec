@@ -15,11 +15,12 @@ Gem::Specification.new do |spec|
     "source_code_uri" => spec.homepage,
     "changelog_uri" => "#{spec.homepage}/blob/main/CHANGELOG.md",
     "bug_tracker_uri" => "#{spec.homepage}/issues",
+    "documentation_uri" => "#{spec.homepage}/tree/main/docs/guides",
     "rubygems_mfa_required" => "true",
   }
   spec.files = Dir.chdir(__dir__) do
-    Dir["lib/**/*.rb", "ext/*/*.{rb,rs,toml}", "ext/*/src/**/*.rs", "examples/*.{rb,ru}", "Cargo.{toml,lock}",
-        "README.md", "CHANGELOG.md", "LICENSE"]
+    Dir["lib/**/*.rb", "sig/**/*.rbs", "ext/*/*.{rb,rs,toml}", "ext/*/src/**/*.rs", "examples/*.{rb,ru}",
+        "docs/**/*.{md,svg}", "Cargo.{toml,lock}", "{README,CHANGELOG,SECURITY}.md", "LICENSE", ".yardopts"]
   end
   spec.extensions = ["ext/io_splice/extconf.rb"]
   spec.add_dependency "rb_sys", "~> 0.9.87"
