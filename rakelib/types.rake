@@ -1,0 +1,45 @@
+# frozen_string_literal: true
+
+# Tests that do not run while each call is checked (see test/types/hooks.rb), and why. What starts other processes,
+# the programs of which are not checked, is left out as well.
+UNCHECKED_FILES = {
+  "copy_interrupts" => "an exception may come between the end of a call and that of its check",
+  "core_ext" => "other processes",
+  "denied_calls" => "other processes",
+  "examples" => "other processes",
+  "faults" => "limits on memory and descriptors, which the checks need too",
+  "fork" => "other processes",
+  "gc" => "GC.stress, and the number of objects",
+  "interrupts" => "an exception may come between the end of a call and that of its check",
+  "ractor" => "RBS works in the main Ractor only",
+  "shell" => "other processes",
+  "vmsplice_memory" => "long, and the calls are those of vmsplice_test",
+}.freeze
+UNCHECKED_TESTS = {
+  "ractor" => "RBS works in the main Ractor only",
+  "no_objects" => "a check makes objects",
+  "gc_stress|collected|grow" => "the garbage of the checks",
+  "interrupt|random|moment|timeout|in_the_middle" =>
+    "an exception may come between the end of a call and that of its check",
+  "share_a_socket|changes_|duplicated_stay|4_gib|every_(byte|target)|large_stream|reader_that_goes|goes_away|slow" =>
+    "long, and the calls are those of others",
+  "to_be_had|without_descriptors" => "limits on descriptors, which the checks need too",
+}.freeze
+
+namespace :types do
+  desc "Check the signatures, and that they are those of the public API"
+  task validate: :compile do
+    ruby Gem.bin_path("rbs", "rbs"), "-I", "sig", "validate", "--silent"
+    ruby "-Ilib", "test/types/complete.rb"
+  end
+
+  desc "Run tests with each call checked against its signature"
+  task test: :compile do
+    files = FileList["test/*_test.rb"].exclude(*UNCHECKED_FILES.keys.map { |name| "test/#{name}_test.rb" })
+    ruby(*%w[-Ilib -Itest -r./test/types/hooks -e], "ARGV.shift.split.each { |path| require path }", "--",
+         files.pathmap("./%p").to_s, "--exclude", "/#{UNCHECKED_TESTS.keys.join("|")}/")
+  end
+end
+
+desc "Check the signatures, and the calls of the tests against them"
+task types: %w[types:validate types:test]
