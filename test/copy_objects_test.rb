@@ -137,6 +137,17 @@ class TestCopyObjects < Minitest::Test
     assert_equal data, kept.join
   end
 
+  def test_a_target_may_change_what_it_is_given
+    taken = +"".b
+    target = Object.new
+    target.define_singleton_method(:write) do |bytes|
+      bytes.bytesize.tap { taken << bytes.slice!(0..) }
+    end
+    data = pattern(200_000)
+    copied = guarded { IO::Splice.copy_stream(tempfile(data), target) }
+    assert_equal [data.bytesize, data], [copied, taken]
+  end
+
   def test_a_target_with_write_and_to_io_is_written_through_write
     into = StringIO.new
     around = tempfile

@@ -119,8 +119,9 @@ class IO
 
         def write(index, bytes)
           # What was taken counts before an interrupt may come.
+          most = bytes.bytesize
           Thread.handle_interrupt(Object => :on_blocking) do
-            @taken[index] += bytes_of(@dsts[index].write(bytes), bytes)
+            @taken[index] += count_of(@dsts[index].write(bytes), most)
           end
           bytes.clear if @keep_nothing[index]
           true
@@ -136,9 +137,9 @@ class IO
           nil
         end
 
-        def bytes_of(written, bytes)
+        def count_of(written, most)
           case written
-          when Integer then return [written, bytes.bytesize].min unless written.negative?
+          when Integer then return [written, most].min unless written.negative?
           end
           raise TypeError, "write returned #{Copying.kind(written)} that is no number of bytes"
         end
