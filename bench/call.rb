@@ -2,42 +2,31 @@
 
 # What one call costs: in the gem, in a textbook C extension that does the same, and bare, in C.
 #
-#   ruby bench/call.rb [--rounds N] [--batches N] [--quick]
+#   ruby bench/call.rb [--rounds N] [--batches N] [--part NAME] [--quick]
 #
 # `trysplice` and `trytee` find an empty pipe, which the kernel answers at once; `splice` moves one byte.
-# Filling and emptying the pipes is outside of the time that counts.
+# Filling and emptying the pipes is outside of the time that counts. Then what it costs to load the gem.
 
 $LOAD_PATH.unshift File.expand_path("../lib", __dir__)
 
 require "io/splice"
-require "optparse"
-require "rbconfig"
-require "shellwords"
 require_relative "harness"
 
 PIPE = 1 << 20
 BATCH = 200 # calls: each byte takes one of the 256 slots of such a pipe
 
-options = { rounds: 31, batches: 100 }
-OptionParser.new do |parser|
-  parser.on("--rounds N", Integer, "how many turns each has (#{options[:rounds]})")
-  parser.on("--batches N", Integer, "how many times #{BATCH} calls a turn is (#{options[:batches]})")
-  parser.on("--quick", "only see that it works") { options.update(rounds: 3, batches: 10) }
-  parser.parse!(into: options)
-rescue OptionParser::ParseError => e
-  abort e.message
+options = Bench.options({ rounds: 31, batches: 50 }, { rounds: 3, batches: 5 }) do |parser|
+  parser.on("--batches N", Integer, "how many times #{BATCH} calls a turn is")
 end
 ROUNDS, BATCHES = options.values_at(:rounds, :batches)
 CALLS = BATCH * BATCHES
-ROUNDS.positive? or abort "--rounds: at least 1"
 CALLS.between?(BATCH, PIPE) or abort "--batches: 1 to #{PIPE / BATCH}, so that the bytes fit into a pipe"
 
 sources = File.expand_path("call", __dir__)
 built = Bench.build_directory("call")
-BARE = File.join(built, "bare")
 Bench.sh(RbConfig.ruby, File.join(sources, "extconf.rb"), chdir: built)
 Bench.sh("make", chdir: built)
-Bench.sh(*RbConfig::CONFIG["CC"].shellsplit, "-O2", "-o", BARE, File.join(sources, "bare.c"), chdir: built)
+BARE = Bench.compile("call", "bare")
 require File.join(built, "textbook")
 
 Work = Struct.new(:call, :title, :gem, :textbook)
@@ -86,11 +75,9 @@ class Pipes
   end
 end
 
-pipes = Pipes.new
-objects = Hash.new(0)
+Turn = Struct.new(:time, :objects) # for a call: nanoseconds, and the objects that it makes
 
-# One turn, in nanoseconds a call.
-turn = lambda do |name, calls, (input, output), moves|
+def turn(pipes, calls, (input, output), moves)
   nanoseconds = allocated = 0
   pipes.fill if moves
   BATCHES.times do
@@ -101,37 +88,55 @@ turn = lambda do |name, calls, (input, output), moves|
     allocated += GC.stat(:total_allocated_objects) - before
     pipes.drain if moves
   end
-  objects[name] += allocated
-  nanoseconds.fdiv(CALLS)
+  Turn.new(nanoseconds.fdiv(CALLS), allocated.fdiv(CALLS))
 end
 
-turns = Bench::Turns.new
-WORK.each do |work|
-  pipes.forms.each do |form, ends|
-    %i[gem textbook].each do |peer|
-      name = [work.call, form, peer]
-      turns.peer(name) { turn.call(name, work[peer], ends, work.call == "splice") }
+# Of another Ruby that loads a library, and of one that loads none.
+class Loading
+  TIMES = 5
+
+  def self.milliseconds(*arguments)
+    start = Bench.nanoseconds
+    TIMES.times { Bench.sh(RbConfig.ruby, *arguments, chdir: "/") }
+    (Bench.nanoseconds - start).fdiv(1_000_000 * TIMES)
+  end
+
+  def self.turn
+    library = ["-I", File.expand_path("../lib", __dir__), "-rio/splice"]
+    with, without = [library, []].map { |arguments| milliseconds("--disable-gems", *arguments, "-e0") }
+    with - without
+  end
+end
+
+results = Bench::Results.new("call", options)
+
+calls = results.table("What a call costs",
+                      peers: { gem: "io_splice", textbook: "C extension", bare: "bare call in C", loop: "empty loop" },
+                      metrics: { time: ["ns", "less", 0], objects: ["objects", "less", 3] }, chart: { kind: "bars" })
+if calls
+  pipes = Pipes.new
+  WORK.product(pipes.forms.to_a) do |work, (form, ends)|
+    turns = Bench::Turns.new
+    %i[gem textbook].each { |peer| turns.peer(peer) { turn(pipes, work[peer], ends, work.call == "splice") } }
+    turns.peer(:bare) do
+      Turn.new(Bench.sh(BARE, work.call, CALLS.to_s, BATCH.to_s, chdir: built).to_f / CALLS)
     end
+    turns.peer(:loop) { turn(pipes, EMPTY_LOOP, ends, false) }
+    turns.warm_up # the first call of each fills Ruby's inline caches, which are objects
+    turns.run(ROUNDS)
+    calls.add("#{work.title}, #{form}", turns,
+              goals: [Bench::Goal.new(metric: :time, beside: :textbook, most: 0.9),
+                      Bench::Goal.new(metric: :objects, most: 0.0)])
   end
-  turns.peer([work.call, :bare]) { Bench.sh(BARE, work.call, CALLS.to_s, BATCH.to_s, chdir: built).to_f / CALLS }
 end
-turns.peer(:empty_loop) { turn.call(:empty_loop, EMPTY_LOOP, pipes.forms["IO"], false) }
-turns.warm_up
-objects.clear # the first call of each fills Ruby's inline caches, which are objects
-turns.run(ROUNDS)
 
-per_call = ->(name) { format("%.4g", objects.fetch(name).fdiv(ROUNDS * CALLS)) }
-line = ->(*cells) { puts cells.zip([28, 22, 22, 20, 0]).map { |cell, width| cell.to_s.ljust(width) }.join.rstrip }
-
-puts Bench.machine, "#{ROUNDS} rounds of #{CALLS} calls, in turns; median (lowest..highest)", ""
-line.call("ns a call", "gem", "C extension", "gem / C, by pairs", "objects a call, gem and C")
-WORK.each do |work|
-  puts work.title
-  pipes.forms.each_key do |form|
-    pair = %i[gem textbook].map { |peer| [work.call, form, peer] }
-    line.call("  #{form}", *pair.map { |name| turns.figures(name) }, turns.ratio(*pair).to_s(2),
-              pair.map(&per_call).join(" and "))
-  end
-  line.call("  bare system call, in C", "", turns.figures([work.call, :bare]))
+loading = results.table("Loading", peers: { gem: "io_splice" }, metrics: { time: ["ms more than nothing", "less", 2] })
+if loading
+  turns = Bench::Turns.new
+  turns.peer(:gem) { Loading.turn }
+  turns.warm_up
+  loading.add("require \"io/splice\"", turns.run([ROUNDS / 3, 1].max),
+              goals: [Bench::Goal.new(metric: :time, most: 5.0)])
 end
-line.call("empty loop, not subtracted", turns.figures(:empty_loop))
+
+results.finish

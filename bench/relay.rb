@@ -3,46 +3,37 @@
 # What a proxy with `IO::Splice.relay` costs, beside one in C, in Go and in plain Ruby, HAProxy and socat, as far as
 # they are installed.
 #
-#   ruby bench/relay.rb [--scenario PIECE] [--peer PIECE] [--mib MIB] [--rounds N] [--fibers] [--quick]
+#   ruby bench/relay.rb [--mib MIB] [--rounds N] [--part NAME] [--peer NAME] [--fibers] [--quick]
 #
-# Each proxy is a process of its own that runs all the time; the CPU is that of this process alone. The clients and the
-# server are one other process, all of it over TCP on loopback. Before anything counts, each proxy relays once with
-# every byte looked at; in the rounds that count, the bytes are counted.
+# Each proxy is a process of its own that runs all the time; the CPU and the memory are those of this process alone.
+# The clients and the server are one other process, all of it over TCP on loopback. Before anything counts, each proxy
+# relays once with every byte looked at; in the rounds that count, the bytes are counted.
 #
-# Then what many relays in one process take: 2,000 idle ones, and 200 busy ones beside them.
+# Then how the cost grows with the connections, and what many relays in one process take: 2,200 idle ones, and 200 of
+# them busy.
 
-require "optparse"
-require "rbconfig"
-require "shellwords"
+require "io/wait"
 require "socket"
 require_relative "harness"
 
-MIB = 1 << 20
-GIB = 1 << 30
+include Bench # rubocop:disable Style/MixinUsage -- for its constants
 
-options = { mib: 1024, rounds: 7, trips: 3000, idle: 2000, busy: 200, each: 4 * MIB, watch: 1 }
-OptionParser.new do |parser|
-  parser.on("--scenario PIECE", "one part: 'one way', 'both ways', 'at once', 'request', 'many', or a piece of that")
-  parser.on("--peer PIECE", "only peers with that in their name, beside the gem")
-  parser.on("--mib MIB", Integer, "how much goes each way (#{options[:mib]})")
-  parser.on("--rounds N", Integer, "how many turns each has (#{options[:rounds]})")
+options = Bench.options({ mib: 256, trips: 3000, idle: 2000, busy: 200, each: 4 * MIB, watch: 0.5 },
+                        { mib: 16, trips: 100, idle: 100, busy: 20, each: MIB, watch: 0.1 }) do |parser|
+  parser.on("--mib MIB", Integer, "how much goes each way")
+  parser.on("--peer NAME", "only peers with that in their name, beside the gem")
   parser.on("--fibers", "also the gem in fibers, under a minimal scheduler")
-  parser.on("--quick", "only see that it works") do
-    options.update(mib: 16, rounds: 1, trips: 100, idle: 100, busy: 20, each: MIB, watch: 0.1)
-  end
-  parser.parse!(into: options)
-rescue OptionParser::ParseError => e
-  abort e.message
 end
-ROUNDS, TRIPS, EACH, WATCH, FIBERS = options.values_at(:rounds, :trips, :each, :watch, :fibers)
+ROUNDS, TRIPS, EACH, WATCH = options.values_at(:rounds, :trips, :each, :watch)
 BYTES = options[:mib] * MIB
-[ROUNDS, BYTES].all?(&:positive?) or abort "--mib, --rounds: at least 1"
+BYTES.positive? or abort "--mib: at least 1"
+options[:whole] = false if options[:peer]
 
-# Each relay takes up to three descriptors, seven while it is busy; their far ends take two in another process.
+# Each relay takes up to seven descriptors; their far ends take two in another process.
 _, limit = Process.getrlimit(:NOFILE)
 Process.setrlimit(:NOFILE, limit, limit)
 BUSY = options[:busy].clamp(1, [limit / 20, 1].max)
-IDLE = options[:idle].clamp(0, limit / 4)
+IDLE = options[:idle].clamp(0, limit / 10)
 
 # All that was started and has not been waited for; none outlives this process, however it ends. Each is the first of
 # a process group.
@@ -55,28 +46,7 @@ at_exit do
   CHILDREN.each { |pid| Process.wait(pid) }
 end
 
-def which(name)
-  ENV.fetch("PATH", "").split(":").push("/usr/sbin").map { |directory| File.join(directory, name) }
-     .find { |path| File.file?(path) && File.executable?(path) }
-end
-
-SOURCES = File.expand_path("relay", __dir__)
-BUILT = Bench.build_directory("relay")
-CLIENT, LOOP = %w[client proxy].map do |name|
-  File.join(BUILT, name).tap do |program|
-    compile = [*RbConfig::CONFIG["CC"].shellsplit, "-O2", "-Wall", "-Wextra", "-pthread", "-o", program, "#{name}.c"]
-    Bench.sh(*compile, chdir: SOURCES)
-  end
-end
-
-def build_go(go)
-  File.join(BUILT, "proxy-go").tap do |program|
-    settings = { "CGO_ENABLED" => "0", "GOCACHE" => File.join(BUILT, "go"), "GOFLAGS" => nil, "GO111MODULE" => "off" }
-    Bench.sh("env", *settings.map { |name, value| "#{name}=#{value}" }, go, "build", "-o", program, "proxy.go",
-             chdir: SOURCES)
-  end
-end
-
+CLIENT, LOOP = %w[client proxy].map { |name| Bench.compile("relay", name) }
 SERVER = TCPServer.new("127.0.0.1", 0)
 PORT = SERVER.local_address.ip_port
 
@@ -109,15 +79,18 @@ Peer = Struct.new(:title, :command, :config, :version) do
   end
 
   def stop
+    return unless pid
+
     Process.kill(:KILL, -pid)
     Process.wait(pid)
     CHILDREN.delete(pid)
+    @pid = nil
   end
 
   # Nanoseconds of the processor, those of its children too. The clock of another process has such a number (see
   # clock_getcpuclockid(3)); it is exact, and knows the threads that have ended.
   def cpu
-    Process.clock_gettime((~pid << 3) | 2, :nanosecond) + (by_children * 1_000_000_000 / Etc.sysconf(Etc::SC_CLK_TCK))
+    Bench.nanoseconds((~pid << 3) | 2) + (by_children * 1_000_000_000 / Etc.sysconf(Etc::SC_CLK_TCK))
   rescue Errno::EINVAL
     abort "#{title}: it has ended"
   end
@@ -127,14 +100,35 @@ Peer = Struct.new(:title, :command, :config, :version) do
     before = cpu
     loop do
       sleep 0.005
+      children = ended && children?
       now = cpu
-      return now if now == before && !(ended && children?)
+      return now if now == before && !children
 
       before = now
     end
   end
 
+  # From now on {peak} is the most memory that it has; see proc(5).
+  def forget_peak = File.write("/proc/#{pid}/clear_refs", "5")
+
+  # Resident memory in KiB, now and at most.
+  def memory = status("VmRSS")
+  def peak = status("VmHWM")
+  def threads = status("Threads")
+
+  # How many descriptors it has of each kind.
+  def descriptors
+    kinds = Dir["/proc/#{pid}/fd/*"].filter_map do |path|
+      File.readlink(path)[/\A\w+(:\[\w+\])?/]&.sub(/:\[\d+\]/, "")
+    rescue Errno::ENOENT
+      nil # closed meanwhile
+    end
+    kinds.tally
+  end
+
   private
+
+  def status(name) = File.read("/proc/#{pid}/status")[/^#{name}:\s*(\d+)/, 1].to_i
 
   def listen_by_itself
     @pid = start(*command.call, in: File::NULL)
@@ -169,9 +163,10 @@ HAPROXY = <<~CONFIG
   global
     nbthread 1
     maxconn 4096
+    %<settings>s
   defaults
     mode tcp
-    option splice-auto
+    %<options>s
     timeout connect 60s
     timeout client 60s
     timeout server 60s
@@ -181,28 +176,48 @@ HAPROXY = <<~CONFIG
 CONFIG
 
 def ruby(mode)
-  ->(listener) { [RbConfig.ruby, File.join(SOURCES, "proxy.rb"), mode, listener, PORT] }
+  ->(listener) { [RbConfig.ruby, File.expand_path("relay/proxy.rb", __dir__), mode, listener, PORT] }
 end
 
+# With splice-auto it decides by itself, and here it decides not to; see peers.md.
+def haproxy(program, title, settings, options)
+  config = ->(listener) { format(HAPROXY, listener:, port: PORT, settings:, options:) }
+  Peer.new(title, ->(_) { [program, "-q", "-db", "-f", "/dev/stdin"] }, config, [program, "-v"])
+end
+
+# All that are installed.
 def peers
-  go, haproxy, socat = %w[go haproxy socat].map { |name| which(name) }
+  go = Bench.compile_go("relay", "proxy")
+  proxy, socat = %w[haproxy socat].map { |name| Bench.which(name) }
   all = {
-    gem: Peer.new("the gem", ruby("threads")),
-    fibers: Peer.new("the gem, fibers", ruby("fibers")),
-    c: Peer.new("a loop in C", ->(listener) { [LOOP, listener, PORT] }),
+    gem: Peer.new("io_splice", ruby("threads")),
+    fibers: Peer.new("io_splice, fibers", ruby("fibers")),
+    c: Peer.new("loop in C", ->(listener) { [LOOP, listener, PORT] }),
   }
-  all[:go] = Peer.new("Go, io.Copy", ->(listener) { [build_go(go), listener, PORT] }, nil, [go, "version"]) if go
-  if haproxy
-    config = ->(listener) { format(HAPROXY, listener:, port: PORT) }
-    command = ->(_) { [haproxy, "-q", "-db", "-f", "/dev/stdin"] }
-    all[:haproxy] = Peer.new("HAProxy", command, config, [haproxy, "-v"])
+  all[:go] = Peer.new("Go's io.Copy", ->(listener) { [go, listener, PORT] }, nil, %w[go version]) if go
+  if proxy
+    all[:haproxy] = haproxy(proxy, "HAProxy", "", "option splice-auto")
+    all[:splicing] = haproxy(proxy, "HAProxy, splicing", "tune.pipesize #{MIB}",
+                             "option splice-request\n  option splice-response")
   end
   if socat
     command = -> { [socat, "-t600", "-b262144", "TCP4-LISTEN:0,bind=127.0.0.1,fork", "TCP4:127.0.0.1:#{PORT}"] }
     all[:socat] = Peer.new("socat", command, nil, [socat, "-V"])
   end
-  all[:ruby] = Peer.new("Ruby, copy_stream", ruby("copy_stream"))
+  all[:ruby] = Peer.new("IO.copy_stream", ruby("copy_stream"))
   all
+end
+
+# Starts proxies and waits until each has relayed something.
+def running(peers)
+  peers.each_value do |peer|
+    peer.run
+    far_ends(peer, "stream", 1, 1, 1, 0, 1)
+    peer.settled_cpu(ended: true)
+  end
+  yield
+ensure
+  peers.each_value(&:stop)
 end
 
 # Runs the far ends of a proxy: when all is connected, the first block; until they say what they found out,
@@ -216,7 +231,10 @@ def far_ends(peer, does, *arguments, between: nil, meanwhile: nil, port: peer.po
   said.gets == "ready\n" or finish(pid, peer.title)
   between&.call
   go.puts
-  meanwhile&.call until said.wait_readable(meanwhile ? 0.05 : nil)
+  loop do
+    meanwhile&.call
+    break if said.wait_readable(meanwhile && 0.05)
+  end
   numbers = said.read.split.map(&:to_i)
   finish(pid, peer.title)
   numbers
@@ -231,186 +249,160 @@ def with_cpu(peer, *arguments)
   [numbers, peer.settled_cpu(ended: true) - before]
 end
 
-# A goal: what it is about, the ratio that was measured, and the least or the most that it may be.
-Goal = Struct.new(:about, :ratio, :least, :most) do
-  def reached?
-    least ? ratio.median >= least : ratio.median <= most
-  end
+# Megabytes a second, seconds of the processor for each gigabyte, and how many MiB the process had more, if asked for.
+Transfer = Struct.new(:speed, :cpu, :memory)
 
-  def to_s
-    least ? ">= #{least}" : "<= #{most}"
-  end
-end
-
-MISSED = [] # rubocop:disable Style/MutableConstant
-
-# What to say of some goals; those that were missed are listed at the end.
-def verdict(name, goals)
-  missed = goals.reject(&:reached?)
-  MISSED.concat(missed.map { |goal| "#{name}: #{goal.about} #{goal.ratio.to_s(2)}, not #{goal}" })
-  goals.map { |goal| "#{goal.about} #{goal}: #{goal.reached? ? "reached" : "MISSED"}" }.join(", ")
-end
-
-def line(*cells)
-  puts cells.zip([19, 23, 23, 23, 19, 0]).map { |cell, width| cell.to_s.ljust(width) }.join.rstrip
-end
-
-# Megabytes a second, and seconds of the processor for each gigabyte.
-Transfer = Struct.new(:speed, :cpu)
-
-def transfer(peer, count, there, back, check)
+def transfer(peer, count, there, back, check: 0)
   (took,), cpu = with_cpu(peer, "stream", count, there, back, 0, check)
   bytes = count * (there + back)
   Transfer.new(bytes * 1000.0 / took, cpu / 1e9 * GIB / bytes)
 end
 
-# What is expected beside each peer: at least this speed, and at most this CPU.
-EXPECTED = { go: [1.0, 0.6], haproxy: [1.0, nil], c: [nil, 1.2] }.freeze
+# The gem is to have at least this speed, and at most this CPU.
+GOALS = [
+  Goal.new(metric: :speed, beside: :go, least: 1.0), Goal.new(metric: :cpu, beside: :go, most: 0.6),
+  Goal.new(metric: :speed, beside: :haproxy, least: 1.0), Goal.new(metric: :cpu, beside: :c, most: 1.2)
+].freeze
 
-def goals(key, speed, cpu)
-  least, most = EXPECTED[key]
-  [(Goal.new("speed", speed, least) if least), (Goal.new("CPU", cpu, nil, most) if most)].compact
+def transfers(table, name, peers, count, there, back)
+  peers.each_value { |peer| transfer(peer, count, there, back, check: 1) }
+  turns = Turns.new
+  peers.each { |key, peer| turns.peer(key) { transfer(peer, count, there, back) } }
+  table.add(name, turns.run(ROUNDS), goals: GOALS)
 end
 
-def transfers(name, peers, count, there, back)
-  peers.each_value { |peer| transfer(peer, count, there, back, 1) }
-  turns = Bench::Turns.new
-  peers.each { |key, peer| turns.peer(key) { transfer(peer, count, there, back, 0) } }
-  turns.run(ROUNDS)
-  puts "", name
-  line("", "MB/s", "the gem / that", "CPU s per GiB", "the gem / that", "goals for the gem")
-  peers.each do |key, peer|
-    own = [turns.figures(key, &:speed).to_s, turns.figures(key, &:cpu).to_s(3)]
-    ratios = key == :gem ? [] : %i[speed cpu].map { |which| turns.ratio(:gem, key, &which) }
-    about = verdict("#{name}, beside #{peer.title}", ratios.empty? ? [] : goals(key, *ratios))
-    line(peer.title, *own.zip(ratios.map { |ratio| ratio.to_s(2) }).flatten, about)
+# Processes that have not had more connections before.
+def growth(table, peers, count)
+  running(peers) do
+    none = peers.transform_values(&:memory)
+    peers.each_value { |peer| transfer(peer, count, BYTES / count, 0, check: 1) }
+    turns = Turns.new
+    peers.each do |key, peer|
+      turns.peer(key) do
+        peer.forget_peak
+        transfer(peer, count, BYTES / count, 0).tap { |turn| turn.memory = (peer.peak - none[key]) / 1024.0 }
+      end
+    end
+    table.add("#{count} connection#{"s" if count > 1}", turns.run(ROUNDS), x: count)
   end
 end
 
-# Nanoseconds there and back, the median and what 99 of 100 stay below, and those of the processor.
+# Microseconds there and back, the median and what 99 of 100 stay below, and those of the processor.
 Trips = Struct.new(:median, :p99, :cpu)
 
 def trips(peer)
-  (median, p99), cpu = with_cpu(peer, "trips", TRIPS)
-  Trips.new(median, p99, cpu / TRIPS)
+  numbers, cpu = with_cpu(peer, "trips", TRIPS)
+  Trips.new(*numbers.map { |number| number / 1000.0 }, cpu / 1000.0 / TRIPS)
 end
 
 def direct_trips
-  Trips.new(*far_ends(Peer.new("no proxy"), "trips", TRIPS, port: PORT))
+  Trips.new(*far_ends(Peer.new("no proxy"), "trips", TRIPS, port: PORT).map { |number| number / 1000.0 })
 end
 
-def microseconds(numbers)
-  Bench::Figures.new(numbers.map { |number| number / 1000.0 }).to_s(1)
-end
-
-def requests(name, peers)
-  rounds = Hash.new { |found, key| found[key] = [] }
-  turns = Bench::Turns.new
-  turns.peer(:direct) { rounds[:direct] << direct_trips }
-  peers.each { |key, peer| turns.peer(key) { rounds[key] << trips(peer) } }
+def requests(table, name, peers)
+  turns = Turns.new
+  peers.each { |key, peer| turns.peer(key) { trips(peer) } }
+  turns.peer(:direct) { direct_trips }
   turns.warm_up
-  rounds.clear
-  turns.run(2 * ROUNDS) # they are short, and depend on which processor wakes which
-  added = rounds.transform_values { |all| all.zip(rounds[:direct]).map { |own, direct| own.median - direct.median } }
-  puts "", name
-  line("", "median us", "p99 us", "added by it, us", "the gem / that", "CPU us a round trip, goal for the gem")
-  line("no proxy", *%i[median p99].map { |which| microseconds(rounds[:direct].map(&which)) })
-  peers.each do |key, peer|
-    own = %i[median p99 cpu].map { |which| microseconds(rounds[key].map(&which)) }
-    ratio = Bench::Figures.new(added[:gem].zip(added[key]).map { |gem, other| gem.fdiv(other) }) unless key == :gem
-    goal = verdict("#{name}, beside HAProxy", [Goal.new("added", ratio, nil, 1.0)]) if key == :haproxy
-    line(peer.title, *own.first(2), microseconds(added[key]), ratio&.to_s(2), [own.last, goal].compact.join("  "))
+  # They are short, and depend on which processor wakes which.
+  values = turns.run(2 * ROUNDS).values(Trips.members)
+  peers.each_key do |key|
+    medians = values.values_at(key, :direct).map { |one| one[:median] }
+    values[key][:added] = medians.transpose.map { |own, direct| own - direct }
   end
+  table.add(name, values, goals: [Goal.new(metric: :added, beside: :haproxy, most: 1.0)])
 end
 
-# What a process takes: resident memory in KiB, threads, and descriptors by kind.
-Usage = Struct.new(:memory, :threads, :descriptors) do
-  def self.of(pid)
-    status = File.read("/proc/#{pid}/status")
-    kinds = Dir["/proc/#{pid}/fd/*"].filter_map do |path|
-      File.readlink(path)[/\A\w+(:\[\w+\])?/]&.sub(/:\[\d+\]/, "")
-    rescue Errno::ENOENT
-      nil # closed meanwhile
-    end
-    new(*%w[VmRSS Threads].map { |name| status[/^#{name}:\s*(\d+)/, 1].to_i }, kinds.tally)
+# What a process takes now: resident memory in MiB, threads, descriptors by kind, and when it has had how many
+# nanoseconds of the processor.
+Usage = Struct.new(:memory, :threads, :descriptors, :now, :cpu) do
+  def self.of(peer)
+    new(peer.memory / 1024.0, peer.threads, peer.descriptors, Bench.nanoseconds, peer.cpu)
   end
 
-  def all = descriptors.values.sum
-
-  def to_s
-    kinds = descriptors.map { |kind| kind.join(" ") }
-    "#{memory / 1024} MiB, #{threads} thread#{"s" if threads > 1}, #{all} descriptors (#{kinds.join(", ")})"
+  # The most of each, as the numbers of a table.
+  def self.most(all)
+    cpu = (all.last.cpu - all.first.cpu) * 1000.0 / (all.last.now - all.first.now)
+    { memory: [all.map(&:memory).max], threads: [all.map(&:threads).max],
+      descriptors: [all.map { |usage| usage.descriptors.values.sum }.max], cpu: [cpu] }
   end
+
+  def connections = descriptors.values_at("socket", "anon_inode:[eventpoll]").compact.sum
 end
 
-def many(title, peer)
-  peer.run
-  far_ends(peer, "stream", 1, 1, 1, 0, 1)
+# With nothing to do for a while.
+def idle(peer)
   peer.settled_cpu
-  none = Usage.of(peer.pid)
-  idle = idle_cpu = nil
-  look = lambda do
-    before = peer.settled_cpu
-    sleep WATCH
-    idle_cpu = peer.cpu - before
-    idle = Usage.of(peer.pid)
+  before = Usage.of(peer)
+  sleep WATCH
+  [before, Usage.of(peer)]
+end
+
+# As above, once all connections are gone.
+def all_closed(peer, before)
+  20.times do
+    usages = idle(peer)
+    return usages if usages.first.connections <= before.connections
   end
-  peaks = []
-  meanwhile = -> { peaks << Usage.of(peer.pid) }
-  took, = far_ends(peer, "stream", BUSY, EACH, EACH, IDLE, 1, between: look, meanwhile:)
-  peer.settled_cpu
-  after = Usage.of(peer.pid)
-  report(title, none, idle, idle_cpu, peaks, took, after)
-ensure
-  peer.stop if peer.pid
+  abort "#{peer.title}: descriptors were left behind"
 end
 
-def report(title, none, idle, idle_cpu, peaks, took, after)
-  relays = IDLE + BUSY
-  per_relay = (idle.memory - none.memory).fdiv(relays)
-  puts title, "  none            #{none}", "  #{relays} idle       #{idle}",
-       format("    each: %<memory>.1f KiB, %<fds>.2f descriptors; all: %<cpu>.1f ms of CPU a second",
-              memory: per_relay, fds: (idle.all - none.all).fdiv(relays), cpu: idle_cpu / 1e6 / WATCH)
-  busiest = peaks.max_by(&:all)
-  puts "  #{BUSY} of them busy #{busiest}, at most #{peaks.map(&:memory).max / 1024} MiB" if busiest
-  bytes = BUSY * EACH * 2
-  puts "    #{bytes / MIB} MiB at #{(bytes * 1000.0 / took).round} MB/s, all bytes right", "  afterwards      #{after}"
-  sockets = ->(usage) { usage.descriptors.values_at("socket", "anon_inode:[eventpoll]") }
-  sockets.call(after) == sockets.call(none) or abort "#{title}: descriptors were left behind"
+# What a peer takes at four times.
+def many(peer)
+  running({ peer: }) do
+    none = idle(peer)
+    waiting = []
+    busy = []
+    far_ends(peer, "stream", BUSY, EACH, EACH, IDLE, 1, between: -> { waiting.concat(idle(peer)) },
+                                                        meanwhile: -> { busy << Usage.of(peer) })
+    afterwards = all_closed(peer, none.last)
+    { "none" => none, "#{IDLE + BUSY} idle" => waiting, "#{BUSY} of them busy" => waiting.last(1) + busy,
+      "afterwards" => afterwards }.transform_values { |usages| Usage.most(usages) }
+  end
 end
 
-SCENARIOS = {
-  "one way, #{options[:mib]} MiB over one connection" => ->(name, peers) { transfers(name, peers, 1, BYTES, 0) },
-  "both ways, #{options[:mib]} MiB each over one connection" => lambda do |name, peers|
-    transfers(name, peers, 1, BYTES, BYTES)
-  end,
-  "one way, 64 connections at once, #{options[:mib]} MiB in all" => lambda do |name, peers|
-    transfers(name, peers, 64, BYTES / 64, 0)
-  end,
-  "request and response of 100 bytes, #{TRIPS} times over one connection" => ->(name, peers) { requests(name, peers) },
-  "many relays in one process" => lambda do |name, _|
-    puts "", name
-    many("in threads", Peer.new("the gem", ruby("threads")))
-    many("in fibers", Peer.new("the gem, fibers", ruby("fibers"))) if FIBERS
-  end,
-}.freeze
-
-ALL = peers
-chosen = ALL.select do |key, peer|
-  key == :gem || (peer.title.downcase.include?(options.fetch(:peer, "").downcase) && (key != :fibers || FIBERS))
+wanted = options.fetch(:peer, "").downcase
+CHOSEN = peers.select do |key, peer|
+  key == :gem || (peer.title.downcase.include?(wanted) && (key != :fibers || options[:fibers]))
 end
-scenarios = SCENARIOS.select { |name, _| name.include?(options.fetch(:scenario, "")) }
-scenarios.empty? and abort "--scenario: one of\n  #{SCENARIOS.keys.join("\n  ")}"
+TITLES = CHOSEN.transform_values(&:title)
+FEW = CHOSEN.slice(:gem, :fibers, :c, :go, :haproxy, :splicing) # those that many connections at once are for
 
-versions = chosen.values.filter_map(&:version).map { |command| Bench.sh(*command, chdir: BUILT)[/.*version.*/i] }
-missing = %i[go haproxy socat] - ALL.keys
-puts Bench.machine, versions, ("Not installed: #{missing.join(", ")}" if missing.any?)
-puts "#{ROUNDS} rounds, in turns; median (lowest..highest), ratios by pairs"
-$stdout.sync = true
+programs = CHOSEN.values.select(&:version).uniq(&:version)
+results = Results.new("relay", options, programs.to_h { |peer| [peer.title, Bench.version(*peer.version)] })
 
-chosen.each_value(&:run)
-scenarios.each { |name, scenario| scenario.call(name, chosen) }
-chosen.each_value(&:stop)
+transferred = { speed: ["MB/s", "more", 0], cpu: ["CPU s per GiB", "less", 3] }
+table = results.table("Transfers, #{options[:mib]} MiB", peers: TITLES, metrics: transferred, chart: { kind: "bars" })
+if table
+  running(CHOSEN) do
+    transfers(table, "one way", CHOSEN, 1, BYTES, 0)
+    transfers(table, "both ways", CHOSEN, 1, BYTES, BYTES)
+    transfers(table, "one way, over 64 connections", CHOSEN, 64, BYTES / 64, 0)
+  end
+end
 
-puts "", "Turns as short as with --quick say nothing about goals." if options[:quick]
-puts "", MISSED.empty? ? "All goals reached." : ["Goals missed (lowest..highest):", *MISSED.map { |goal| "  #{goal}" }]
+table = results.table("Requests and responses of 100 bytes",
+                      peers: { **TITLES, direct: "no proxy" },
+                      metrics: { median: ["us, the median", "less", 1], p99: ["us, 99 of 100", "less", 1],
+                                 added: ["us added by it", "less", 1], cpu: ["us of CPU a trip", "less", 1] },
+                      chart: { kind: "bars" })
+running(CHOSEN) { requests(table, "#{TRIPS} round trips over one connection", CHOSEN) } if table
+
+table = results.table("How it grows with connections, #{options[:mib]} MiB over all",
+                      peers: TITLES.slice(*FEW.keys),
+                      metrics: { **transferred, memory: ["MiB more memory", "less", 2] },
+                      chart: { kind: "lines", x: "connections" },
+                      about: ["memory: the process's own, at most, and more than with none; not the kernel's"])
+[1, 4, 16, 64, 256].each { |count| growth(table, FEW, count) } if table
+
+table = results.table("Many relays in one process",
+                      peers: TITLES.slice(*FEW.keys),
+                      metrics: { memory: ["MiB", "less", 1], threads: ["threads", "less", 0],
+                                 descriptors: ["descriptors", "less", 0], cpu: ["CPU ms a second", "less", 1] },
+                      chart: { kind: "bars" })
+if table
+  looks = FEW.transform_values { |peer| many(peer) }
+  looks[:gem].each_key { |time| table.add(time, looks.transform_values { |times| times.fetch(time) }) }
+end
+
+results.finish

@@ -1,130 +1,28 @@
 # frozen_string_literal: true
 
 # What a copy costs, from any kind of end to any other: by this gem, by Ruby's own `IO.copy_stream`, and by the
-# best plain loop in C.
+# best plain loop in C; on some routes also by Python, Go, cp, pv and socat, as far as they are installed.
 #
-#   ruby bench/routes.rb [--size MIB] [--rounds N] [--only ROUTE] [--quick]
+#   ruby bench/routes.rb [--size MIB] [--rounds N] [--part NAME] [--only ROUTE] [--quick]
 #
-# The copier is a process of its own, and so are the ones that feed and drain it; a source is ready before
-# the time counts. Then small copies, where what counts is a call's own cost, and many copies at once.
+# Then small copies, where what counts is a call's own cost, and many copies at once.
 
 $LOAD_PATH.unshift File.expand_path("../lib", __dir__)
 
-require "io/splice"
-require "io/wait"
-require "optparse"
-require "rbconfig"
-require "shellwords"
-require "socket"
-require "tmpdir"
 require_relative "harness"
+require_relative "harness/copies"
+require_relative "harness/scheduler"
 
-MIB = 1 << 20
-GIB = 1 << 30
+include Bench # rubocop:disable Style/MixinUsage -- for its constants
 
-options = { size: 512, rounds: 5, batches: 100 }
-OptionParser.new do |parser|
-  parser.on("--size MIB", Integer, "how much is copied (#{options[:size]})")
-  parser.on("--rounds N", Integer, "how many turns each has (#{options[:rounds]})")
-  parser.on("--only ROUTE", "one part: shm-pipe, tcp-tcp, small, threads, or a piece of such a name")
-  parser.on("--quick", "only see that it works") { options.update(size: 8, rounds: 1, batches: 5) }
-  parser.parse!(into: options)
-rescue OptionParser::ParseError => e
-  abort e.message
+options = Bench.options({ size: 256, batches: 100 }, { size: 8, batches: 5 }) do |parser|
+  parser.on("--size MIB", Integer, "how much is copied")
+  parser.on("--only ROUTE", "one route, or a piece of its name: shm-pipe, tcp-tcp")
 end
 SIZE, ROUNDS, BATCHES = options.values_at(:size, :rounds, :batches)
-[SIZE, ROUNDS].all?(&:positive?) or abort "--size, --rounds: at least 1"
-
-# Two kinds of file: on a memory file system, and on what holds temporary files.
-File.directory?("/dev/shm") or abort "no memory file system at /dev/shm"
-FILES = { "shm" => Dir.mktmpdir("io_splice", "/dev/shm"), "disk" => Dir.mktmpdir("io_splice") }.freeze
-BENCH = Process.pid
-at_exit { FileUtils.rm_rf(FILES.values) if Process.pid == BENCH }
-
-sources = File.expand_path("routes", __dir__)
-built = Bench.build_directory("routes")
-COPY, ENDS = %w[copy ends].map do |name|
-  File.join(built, name).tap do |program|
-    compile = [*RbConfig::CONFIG["CC"].shellsplit, "-O2", "-pthread", "-o", program, "#{name}.c"]
-    Bench.sh(*compile, chdir: sources)
-  end
-end
-
-COPIERS = {
-  gem: ->(*arguments) { IO::Splice.copy_stream(*arguments) },
-  ruby: ->(*arguments) { IO.copy_stream(*arguments) },
-}.freeze
-
-# Runs the block in a process of its own and returns the integers that it says, or those that `command` says.
-def in_a_process(command = nil, passing: [])
-  said, says = IO.pipe
-  kept = passing.to_h { |io| [io, io] }
-  pid = command ? spawn(*command, **kept, out: says) : fork { says.puts yield.join(" ") }
-  [says, *passing].each(&:close)
-  said.read.split.map(&:to_i)
-ensure
-  said.close
-  ended_well(pid)
-end
-
-def ended_well(pid)
-  Process.wait(pid)
-  Process.last_status.success? or abort "a process of the bench failed"
-end
-
-# The two ends of a connection, to read from and to write to.
-def connection(kind)
-  case kind
-  when "pipe" then IO.pipe
-  when "unix" then UNIXSocket.pair
-  when "tcp"
-    TCPServer.open("127.0.0.1", 0) do |server|
-      writer = TCPSocket.new("127.0.0.1", server.local_address.ip_port)
-      [server.accept, writer]
-    end
-  end
-end
-
-# The process at the far ends of all these.
-def far_end(does, bytes, ios)
-  spawn(ENDS, does, bytes.to_s, *ios.map { |io| io.fileno.to_s }, **ios.to_h { |io| [io, io] })
-ensure
-  ios.each(&:close)
-end
-
-# One turn, or `count` copies at once.
-Turn = Struct.new(:megabytes_per_second, :cpu_seconds_per_gib)
-
-def turn(from, to, copier, bytes, count = 1)
-  helpers = []
-  inputs, outputs = [[from, "source", "rb"], [to, "target", "wb"]].map do |kind, name, mode|
-    next [File.open(File.join(FILES[kind], name), mode)] if FILES[kind]
-
-    pairs = Array.new(count) { connection(kind) }
-    pairs.each(&:reverse!) if name == "target"
-    helpers << far_end(name == "source" ? "feed" : "drain", bytes, pairs.map(&:last))
-    pairs.map(&:first)
-  end
-  pairs = inputs.zip(outputs)
-  command = [COPY, *pairs.flatten.map { |io| io.fileno.to_s }] if copier == :c
-  took, cpu, copied = in_a_process(command, passing: pairs.flatten) { measure(pairs, COPIERS[copier]) }
-  helpers.each { |pid| ended_well(pid) }
-  copied == bytes * count or abort "#{copier}, #{from} to #{to}: #{copied} of #{bytes * count} bytes copied"
-
-  Turn.new(copied * 1000.0 / took, cpu / 1e9 * GIB / copied)
-end
-
-def measure(pairs, copier)
-  pairs[0][0].wait_readable
-  clocks = -> { [Process::CLOCK_MONOTONIC, Process::CLOCK_PROCESS_CPUTIME_ID].map { nanoseconds(_1) } }
-  before = clocks.call
-  copied = pairs.one? ? copier.call(*pairs[0]) : pairs.map { |pair| Thread.new { copier.call(*pair) } }.sum(&:value)
-  [*clocks.call.zip(before).map { |now, start| now - start }, copied]
-end
-
-def nanoseconds(clock)
-  Process.clock_gettime(clock, :nanosecond)
-end
+SIZE.positive? or abort "--size: at least 1"
+options[:whole] = false if options[:only]
+COPIES = Copies.new(SIZE * MIB)
 
 # Copies that the kernel is done with at once. As many as a socket's buffer holds are a batch; filling and
 # emptying the sockets does not count.
@@ -135,8 +33,8 @@ module Small
   # Nanoseconds a copy.
   def self.turn(source, size, copier, scheduled)
     per_copy = 0
-    work = -> { per_copy = batches(source, size, COPIERS[copier]) }
-    in_a_process do
+    work = -> { per_copy = batches(source, size, Copies::IN_RUBY[copier]) }
+    COPIES.in_a_process do
       scheduled ? in_a_fiber(work) : work.call
       [per_copy]
     end.first
@@ -151,7 +49,7 @@ module Small
   def self.batches(source, size, copier)
     count = SIZES[size]
     bytes = "x" * (size * count)
-    input, feed = source == "file" ? File.open(File.join(FILES["shm"], "source"), "rb") : UNIXSocket.pair
+    input, feed = source == "file" ? File.open(COPIES.path("shm", "source"), "rb") : UNIXSocket.pair
     output, drain = UNIXSocket.pair
     arguments = [input, output, size, (0 if source == "file")].compact
     drained = String.new(capacity: bytes.bytesize)
@@ -163,136 +61,71 @@ module Small
     end
     times.drop(1).sum / BATCHES / count # the first fills the caches
   end
-
-  # The least that a fiber scheduler can be.
-  class Scheduler
-    def initialize
-      @readable = {}
-      @writable = {}
-    end
-
-    def run
-      until @readable.empty? && @writable.empty?
-        IO.select(@readable.keys, @writable.keys).first(2).zip([@readable, @writable]) do |ios, waiting|
-          ios.filter_map { |io| waiting.delete(io) }.each(&:resume)
-        end
-      end
-    end
-    alias close run
-
-    def io_wait(io, events, _timeout)
-      @readable[io] = Fiber.current if events.anybits?(IO::READABLE)
-      @writable[io] = Fiber.current if events.anybits?(IO::WRITABLE)
-      Fiber.yield
-      [@readable, @writable].each { |waiting| waiting.delete(io) }
-      events
-    end
-
-    def kernel_sleep(*) = nil
-    def block(*) = raise("nothing here blocks")
-    def unblock(*) = nil
-
-    def fiber(&)
-      Fiber.new(blocking: false, &).tap(&:resume)
-    end
-  end
-end
-
-# A goal: what it is about, the ratio that was measured, and the least or the most that it may be.
-Goal = Struct.new(:about, :ratio, :least, :most) do
-  def reached?
-    (least.nil? || ratio.median >= least) && (most.nil? || ratio.median <= most)
-  end
-
-  def to_s
-    "#{about} #{ratio.to_s(2)}, not #{least ? ">= #{least}" : "<= #{most}"}"
-  end
-end
-
-MISSED = [] # rubocop:disable Style/MutableConstant
-
-# What to say of some goals; those that were missed are listed at the end.
-def verdict(name, goals)
-  missed = goals.reject(&:reached?)
-  MISSED.concat(missed.map { |goal| "#{name}: #{goal}" })
-  missed.empty? ? "reached" : "MISSED: #{missed.map(&:about).join(", ")}"
 end
 
 SOCKETS = %w[tcp unix].freeze
 # Where more is asked for than not to be slower.
 SPLICED = [%w[pipe pipe], *["pipe", *SOCKETS].product(SOCKETS)].freeze
 
-def speed_goals(from, to, turns)
-  compare = ->(other, &which) { turns.ratio(:gem, other, &which) }
+def goals(from, to)
   spliced = SPLICED.include?([from, to])
   [
-    Goal.new("speed / Ruby", compare.call(:ruby, &:megabytes_per_second), spliced ? 1.4 : 1.0),
-    (Goal.new("CPU / Ruby", compare.call(:ruby, &:cpu_seconds_per_gib), nil, 0.333) if spliced),
-    Goal.new("speed / C", compare.call(:c, &:megabytes_per_second), 0.95),
-    Goal.new("CPU / C", compare.call(:c, &:cpu_seconds_per_gib), nil, 1.15)
+    Goal.new(metric: :speed, beside: :ruby, least: spliced ? 1.4 : 1.0),
+    (Goal.new(metric: :cpu, beside: :ruby, most: 0.333) if spliced),
+    Goal.new(metric: :speed, beside: :c, least: 0.95),
+    Goal.new(metric: :cpu, beside: :c, most: 1.15)
   ].compact
 end
 
-def line(first, *cells)
-  widths = [10, 8, 8, 10, 10, 8, 8, 8, 10, 10, 0]
-  puts [first.ljust(18), *cells.zip(widths).map { |cell, width| cell.to_s.ljust(width) }].join.rstrip
-end
-
-def route(name, from, to, bytes, count = 1)
-  turns = Bench::Turns.new
-  %i[gem ruby c].each { |copier| turns.peer(copier) { turn(from, to, copier, bytes, count) } }
-  turns.warm_up
-  turns.run(ROUNDS)
-  cells = { megabytes_per_second: 0, cpu_seconds_per_gib: 3 }.flat_map do |which, digits|
-    medians = %i[gem ruby c].map { |peer| format("%.#{digits}f", turns.figures(peer, &which).median) }
-    medians + %i[ruby c].map { |other| format("%.2f", turns.ratio(:gem, other, &which).median) }
+def route(table, from, to, bytes, count = 1)
+  turns = Turns.new
+  table.peers.each_key do |peer|
+    turns.peer(peer) { COPIES.turn(from, to, peer, bytes, count:) } if COPIES.can?(peer, from, to)
   end
-  line(name, *cells, verdict(name, speed_goals(from, to, turns)))
+  turns.warm_up
+  table.add("#{from} to #{to}", turns.run(ROUNDS), goals: goals(from, to))
 end
 
-def small(source, size, scheduled)
-  turns = Bench::Turns.new
-  COPIERS.each_key { |copier| turns.peer(copier) { Small.turn(source, size, copier, scheduled) } }
-  turns.run(ROUNDS)
-  ratio = turns.ratio(:gem, :ruby)
-  name = "#{source} to socket, #{size} B#{", in a fiber" if scheduled}"
-  puts [name.ljust(40), *COPIERS.keys.map { |copier| turns.figures(copier).to_s.ljust(24) }, ratio.to_s(2).ljust(20),
-        verdict("small, #{name}", [Goal.new("time / Ruby", ratio, nil, 1.0)])].join
+PEERS = Copies::PEERS.slice(:gem, :ruby, :c)
+METRICS = { speed: ["MB/s", "more", 0], cpu: ["CPU s per GiB", "less", 3] }.freeze
+KINDS = [*COPIES.files.keys, "pipe", *SOCKETS].freeze
+ROUTES = KINDS.product(KINDS).reject { |pair| pair.uniq.size == 2 && (pair - COPIES.files.keys).empty? }
+              .select { |pair| pair.join("-").include?(options.fetch(:only, "")) }
+WITH_OTHERS = [%w[shm shm], %w[shm tcp], %w[shm pipe], %w[pipe pipe], %w[pipe shm], %w[pipe tcp], %w[tcp tcp],
+               %w[tcp shm], %w[tcp pipe]] & ROUTES
+
+results = Results.new("routes", options, COPIES.versions)
+systems = COPIES.files.map do |name, directory|
+  "#{name} is a file on #{Bench.sh("stat", "-f", "-c", "%T", directory, chdir: directory).chomp}"
 end
 
-only = ->(name) { name.include?(options.fetch(:only, "")) }
-kinds = [*FILES.keys, "pipe", *SOCKETS]
-routes = kinds.product(kinds).reject { |pair| pair.uniq.size == 2 && (pair - FILES.keys).empty? }
-              .select { |pair| only.call(pair.join("-")) }
+title = "Every route, #{SIZE} MiB"
+routes = results.table(title, peers: PEERS, metrics: METRICS, chart: { kind: "bars" }, about: [systems.join(", ")])
+ROUTES.each { |from, to| route(routes, from, to, SIZE * MIB) } if routes
 
-FILES.each_value do |directory|
-  File.open(File.join(directory, "source"), "wb") { |file| (routes.empty? ? 1 : SIZE).times { file.write("x" * MIB) } }
-end
-systems = FILES.map do |name, directory|
-  "#{name}: #{Bench.sh("stat", "-f", "-c", "%T", directory, chdir: directory).chomp}"
-end
-puts Bench.machine, systems.join(", "), "#{SIZE} MiB, #{ROUNDS} rounds, in turns; medians, ratios by pairs"
-$stdout.sync = true
+others = results.table("Other programs, #{SIZE} MiB", peers: Copies::PEERS.slice(:gem, :python, :go, :cp, :pv, :socat),
+                                                      metrics: METRICS, chart: { kind: "bars" })
+WITH_OTHERS.each { |from, to| route(others, from, to, SIZE * MIB) } if others
 
-header = lambda do
-  line("", "MB/s", "", "", "", "", "CPU s per GiB")
-  line("", *(["gem", "Ruby", "C", "gem/Ruby", "gem/C"] * 2), "goals")
-end
-unless routes.empty?
-  puts
-  header.call
-  routes.each { |from, to| route("#{from}-#{to}", from, to, SIZE * MIB) }
+each = [SIZE / 64, 1].max
+threads = results.table("100 threads, a copy of #{each} MiB in each", peers: PEERS, metrics: METRICS)
+SOCKETS.each { |kind| route(threads, kind, kind, each * MIB, 100) } if threads
+
+objects = results.table("Objects, #{SIZE} MiB", peers: PEERS.slice(:gem, :ruby), metrics: METRICS)
+if objects
+  [%w[StringIO pipe], %w[StringIO tcp], ["shm", "new StringIO"], ["tcp", "new StringIO"], %w[shm gzip], %w[tcp gzip]]
+    .each { |from, to| route(objects, from, to, SIZE * MIB) }
 end
 
-if only.call("threads")
-  puts "", "100 copies of #{[SIZE / 128, 1].max} MiB at once, each in a thread"
-  header.call
-  SOCKETS.each { |kind| route("#{kind}, threads", kind, kind, [SIZE / 128, 1].max * MIB, 100) }
+small = results.table("Small copies", peers: Copies::PEERS.slice(:gem, :ruby),
+                                      metrics: { time: ["ns a copy", "less", 0] })
+if small
+  [false, true].product(Small::SOURCES, Small::SIZES.keys) do |scheduled, source, size|
+    turns = Turns.new
+    small.peers.each_key { |copier| turns.peer(copier) { Small.turn(source, size, copier, scheduled) } }
+    small.add("#{source} to socket, #{size} B#{", in a fiber" if scheduled}", turns.run(ROUNDS),
+              goals: [Goal.new(metric: :time, beside: :ruby, most: 1.0)])
+  end
 end
 
-if only.call("small")
-  puts "", "#{"small copies".ljust(40)}#{"ns a copy, gem".ljust(24)}#{"Ruby".ljust(24)}gem/Ruby"
-  [false, true].product(Small::SOURCES, Small::SIZES.keys) { |scheduled, *what| small(*what, scheduled) }
-end
-
-puts "", MISSED.empty? ? "All goals reached." : ["Goals missed (lowest..highest):", *MISSED.map { |goal| "  #{goal}" }]
+results.finish

@@ -3,7 +3,7 @@
 # What `IO.vmsplice` of each kind of data costs, beside `IO#write` of the same bytes, and beside the plain system
 # call in C with the same pages again and again.
 #
-#   ruby bench/vmsplice.rb [--size SIZE] [--pipe SIZE] [--reader reads|splices] [--rounds N] [--blocking] [--quick]
+#   ruby bench/vmsplice.rb [--size SIZE] [--rounds N] [--part NAME] [--blocking] [--quick]
 #
 # The reader is a process of its own, which reads into memory or splices on to /dev/null. The time is that from
 # the first piece to the end of the input at the reader, the CPU that of the writing process alone. With an
@@ -17,46 +17,30 @@ $LOAD_PATH.unshift File.expand_path("../lib", __dir__)
 
 require "io/nonblock"
 require "io/splice"
-require "optparse"
-require "rbconfig"
-require "shellwords"
 require_relative "harness"
+
+include Bench # rubocop:disable Style/MixinUsage -- for its constants
 
 Warning[:experimental] = false # what Ruby 3.1 says of IO::Buffer
 
-SIZES = { "4K" => 4 << 10, "64K" => 64 << 10, "1M" => 1 << 20, "16M" => 16 << 20 }.freeze
-MADE = { "100" => 100, **SIZES }.freeze
-PIPES = { "64K" => 64 << 10, "1M" => 1 << 20 }.freeze
+SIZES = { "4K" => 4 * KIB, "64K" => 64 * KIB, "1M" => MIB, "16M" => 16 * MIB }.freeze
+MADE = { "100B" => 100, **SIZES }.freeze
+PIPES = { "64K" => 64 * KIB, "1M" => MIB }.freeze
 READERS = %w[reads splices].freeze
 
-options = { rounds: 15, turn: 50, first: 32 << 20 }
-OptionParser.new do |parser|
-  parser.on("--size SIZE", MADE.keys, "only pieces of this size: #{MADE.keys.join(", ")} (100: only made)")
-  parser.on("--pipe SIZE", PIPES.keys, "only a pipe of this capacity: #{PIPES.keys.join(", ")}")
-  parser.on("--reader HOW", READERS, "only a reader that #{READERS.join(", or one that ")}")
-  parser.on("--rounds N", Integer, "how many turns each has (#{options[:rounds]})")
+options = Bench.options({ rounds: 7, turn: 35, first: 32 * MIB }, { turn: 5, first: MIB }) do |parser|
+  parser.on("--size SIZE", MADE.keys, "only pieces of this size: #{MADE.keys.join(", ")} (100B: only made)")
   parser.on("--blocking", "a pipe in blocking mode, instead of one as Ruby makes it")
-  parser.on("--quick", "only see that it works") { options.update(rounds: 1, turn: 5, first: 1 << 20) }
-  parser.parse!(into: options)
-rescue OptionParser::ParseError => e
-  abort e.message
 end
-ROUNDS, BLOCKING = options.values_at(:rounds, :blocking)
-ROUNDS.positive? or abort "--rounds: at least 1"
-# A turn is made to take about so long, and has at least one piece; the first, which does not count, has so many bytes.
-TURN = options[:turn] * 1_000_000
-FIRST = options[:first]
+ROUNDS, BLOCKING, FIRST = options.values_at(:rounds, :blocking, :first)
+TURN = options[:turn] * 1_000_000 # about so many nanoseconds; the first, which does not count, has so many bytes
+options[:whole] = false if options[:size] || BLOCKING
+SOME = options[:size] ? [options[:size]] : MADE.keys
 
-sources = File.expand_path("vmsplice", __dir__)
-built = Bench.build_directory("vmsplice")
-READER, WRITER = %w[reader writer].map do |name|
-  File.join(built, name).tap do |program|
-    Bench.sh(*RbConfig::CONFIG["CC"].shellsplit, "-O2", "-o", program, "#{name}.c", chdir: sources)
-  end
-end
+READER, WRITER = %w[reader writer].map { |name| Bench.compile("vmsplice", name) }
 
-# A way to put pieces of so many bytes into a pipe, and the one that it is compared with.
-Way = Struct.new(:title, :bytes, :beside, :put)
+# A way to put pieces of so many bytes into a pipe; in C if it has no block.
+Way = Struct.new(:bytes, :put)
 
 # The loops are written out, so that there is nothing in them but the work.
 def ways(size)
@@ -66,23 +50,19 @@ def ways(size)
   header = "HTTP/1.1 200 OK\r\nContent-Length: #{size}\r\n\r\n"
   longer = header.bytesize + size
   {
-    write: Way.new("IO#write(string)", size, nil, ->(pipe, n) { pipe.write(string) while (n -= 1) >= 0 }),
-    string: Way.new("String", size, :write, ->(pipe, n) { IO.vmsplice(pipe, string) while (n -= 1) >= 0 }),
-    pages: Way.new("Pages", size, :write, ->(pipe, n) { IO.vmsplice(pipe, pages) while (n -= 1) >= 0 }),
-    c: Way.new("the call in C", size, :write, nil),
-    write_both: Way.new("IO#write(header, string)", longer, nil, lambda do |pipe, n|
-      pipe.write(header, string) while (n -= 1) >= 0
-    end),
-    both: Way.new("[header, Pages]", longer, :write_both, lambda do |pipe, n|
-      IO.vmsplice(pipe, [header, pages]) while (n -= 1) >= 0
-    end),
-    write_filled: Way.new("fill, IO#write(string)", size, nil, lambda do |pipe, n|
+    write: Way.new(size, ->(pipe, n) { pipe.write(string) while (n -= 1) >= 0 }),
+    string: Way.new(size, ->(pipe, n) { IO.vmsplice(pipe, string) while (n -= 1) >= 0 }),
+    pages: Way.new(size, ->(pipe, n) { IO.vmsplice(pipe, pages) while (n -= 1) >= 0 }),
+    c: Way.new(size, nil),
+    write_both: Way.new(longer, ->(pipe, n) { pipe.write(header, string) while (n -= 1) >= 0 }),
+    both: Way.new(longer, ->(pipe, n) { IO.vmsplice(pipe, [header, pages]) while (n -= 1) >= 0 }),
+    write_filled: Way.new(size, lambda do |pipe, n|
       while (n -= 1) >= 0
         filled[0, size] = string
         pipe.write(filled)
       end
     end),
-    gift: Way.new("fill, IO::Buffer, F_GIFT", size, :write_filled, lambda do |pipe, n|
+    gift: Way.new(size, lambda do |pipe, n|
       while (n -= 1) >= 0
         buffer = IO::Buffer.new(size, IO::Buffer::MAPPED)
         buffer.set_string(string)
@@ -91,6 +71,14 @@ def ways(size)
     end),
   }
 end
+
+# Which way each peer goes in a row. C does without the copy that a String's snapshot is, and is not safe.
+ROWS = {
+  "String" => { gem: :string, write: :write, c: :c },
+  "Pages" => { gem: :pages, write: :write, c: :c },
+  "[header, Pages]" => { gem: :both, write: :write_both },
+  "fill, IO::Buffer, F_GIFT" => { gem: :gift, write: :write_filled },
+}.freeze
 
 # Gigabytes a second, and what the writing process took of the processor, in seconds a gigabyte.
 Turn = Struct.new(:speed, :cpu)
@@ -115,7 +103,7 @@ def turn(way, count, capacity, reader)
     pipe.close # also after an error, or the reader would wait for ever
   end
   expected = count * way.bytes
-  bytes == expected or abort "#{way.title}: the reader got #{bytes.inspect} bytes instead of #{expected}"
+  bytes == expected or abort "the reader got #{bytes.inspect} bytes instead of #{expected}"
 
   Turn.new(bytes.fdiv(ended - start), cpu.fdiv(bytes))
 end
@@ -123,9 +111,9 @@ end
 def here(way, count, pipe)
   GC.start # what the others left behind
   start = Bench.nanoseconds
-  before = cpu_nanoseconds
+  before = Bench.nanoseconds(Process::CLOCK_PROCESS_CPUTIME_ID)
   way.put.call(pipe, count)
-  [start, cpu_nanoseconds - before]
+  [start, Bench.nanoseconds(Process::CLOCK_PROCESS_CPUTIME_ID) - before]
 end
 
 def in_c(way, count, pipe)
@@ -135,66 +123,33 @@ def in_c(way, count, pipe)
   end
 end
 
-def cpu_nanoseconds
-  Process.clock_gettime(Process::CLOCK_PROCESS_CPUTIME_ID, :nanosecond)
+# How many times as fast as `IO#write` it is to be.
+def goals(row, size, capacity, reader)
+  least =
+    case [row, size, capacity]
+    in ["String", _, _] then 0.95
+    in ["Pages", "1M", "1M"] then { "reads" => 2.5, "splices" => 8 }.fetch(reader)
+    else return []
+    end
+  [Goal.new(metric: :speed, beside: :write, least:)]
 end
 
-# A goal: the ratio that was measured, and the least or the most that it may be.
-Goal = Struct.new(:name, :ratio, :least, :most) do
-  def to_s
-    least ? ">= #{least}" : "<= #{most}"
-  end
-
-  def reached?
-    least ? ratio.median >= least : ratio.median <= most
-  end
-end
-
-MISSED = [] # rubocop:disable Style/MutableConstant
-
-def verdict(goal)
-  MISSED << "#{goal.name}: #{goal.ratio.to_s(2)}, not #{goal}" unless goal.reached?
-  "#{goal}: #{goal.reached? ? "reached" : "MISSED"}"
-end
-
-# How many times as fast as `IO#write` it is to be, if there is a goal.
-def least(name, size, capacity, reader)
-  case [name, size, capacity]
-  in [:string, _, _] then 0.95
-  in [:pages, "1M", "1M"] then { "reads" => 2.5, "splices" => 8 }.fetch(reader)
-  else nil
-  end
-end
-
-def table(widths, cells)
-  puts cells.zip(widths).map { |cell, width| cell.to_s.ljust(width) }.join.rstrip
-end
-
-def line(*cells) = table([6, 26, 22, 22, 22, 24, 0], cells)
-def made_line(*cells) = table([6, 45, 45, 20, 0], cells)
-
-def put_in(size, capacity, reader)
-  ways = ways(SIZES.fetch(size))
-  turns = Bench::Turns.new
-  ways.each do |name, way|
+def put_in(table, size, capacity, reader)
+  turns = Turns.new
+  ways(SIZES.fetch(size)).each do |name, way|
     first = turn(way, [FIRST / way.bytes, 1].max, PIPES.fetch(capacity), reader)
     count = [(first.speed * TURN / way.bytes).round, 1].max
     turns.peer(name) { turn(way, count, PIPES.fetch(capacity), reader) }
   end
-  turns.run(ROUNDS)
-  ways.each do |name, way|
-    goal = least(name, size, capacity, reader)&.then do |least|
-      Goal.new("#{way.title}, #{size}, pipe #{capacity}, reader #{reader}", turns.ratio(name, :write, &:speed), least)
-    end
-    speed = turns.figures(name, &:speed).to_s(2)
-    cpu = turns.figures(name, &:cpu).to_s(3)
-    ratios = [way.beside, (:c unless name == :c)].map { |other| other && turns.ratio(name, other, &:speed).to_s(2) }
-    line((size if name == ways.keys.first), way.title, speed, *ratios, cpu, goal && verdict(goal))
+  values = turns.run(ROUNDS).values(table.metrics.keys)
+  ROWS.each do |row, ways|
+    table.add("#{row}, #{size}", ways.transform_values { |way| values.fetch(way) },
+              goals: goals(row, size, capacity, reader))
   end
 end
 
 # Nanoseconds for each object, and those of them that were spent in the garbage collector.
-Making = Struct.new(:all, :collecting)
+Making = Struct.new(:making, :collecting)
 
 def making(work, count)
   GC.start # what the others left behind
@@ -208,42 +163,35 @@ end
 # So many that the garbage collector runs in between, and not only at the end.
 FEWEST = 16
 
-def made(size)
+def make(table, size)
   string = "x" * MADE.fetch(size)
   works = {
-    pages: ->(n) { IO::Splice::Pages.new(string) while (n -= 1) >= 0 },
+    gem: ->(n) { IO::Splice::Pages.new(string) while (n -= 1) >= 0 },
     dup: ->(n) { string.dup.setbyte(0, 121) while (n -= 1) >= 0 },
   }
-  turns = Bench::Turns.new
+  turns = Turns.new
   works.each do |name, work|
-    first = making(work, (FIRST / MADE.fetch(size)).clamp(FEWEST, 1000))
-    count = [(TURN / first.all).round, FEWEST].max
+    first = making(work, (FIRST / string.bytesize).clamp(FEWEST, 1000))
+    count = [(TURN / first.making).round, FEWEST].max
     turns.peer(name) { making(work, count) }
   end
-  turns.run(ROUNDS)
-  ratio = turns.ratio(:pages, :dup, &:all)
-  cells = works.keys.map do |name|
-    "#{turns.figures(name, &:all)}, GC #{turns.figures(name, &:collecting).median.round}"
-  end
-  made_line(size, *cells, ratio.to_s(2), verdict(Goal.new("making Pages, #{size}", ratio, nil, 2)))
+  table.add(size, turns.run(ROUNDS), x: string.bytesize, goals: [Goal.new(metric: :making, beside: :dup, most: 2.0)])
 end
 
-chosen = ->(name, all) { options[name] ? all & [options[name]] : all }
-puts Bench.machine, "#{ROUNDS} rounds of about #{TURN / 1_000_000} ms, in turns; median (lowest..highest), " \
-                    "ratios by pairs#{"; pipe in blocking mode" if BLOCKING}"
-$stdout.sync = true
+results = Results.new("vmsplice", options)
 
-sizes = chosen.call(:size, SIZES.keys)
-conditions = sizes.empty? ? [] : chosen.call(:pipe, PIPES.keys).product(chosen.call(:reader, READERS))
-conditions.each do |capacity, reader|
-  puts "", "A pipe of #{capacity}, a reader that #{reader}"
-  line("", "", "GB/s", "/ IO#write above", "/ C", "CPU s per GB, writer", "goal, / IO#write")
-  sizes.each { |size| put_in(size, capacity, reader) }
+PIPES.keys.product(READERS) do |capacity, reader|
+  table = results.table("A pipe of #{capacity}, a reader that #{reader}",
+                        peers: { gem: "io_splice", write: "IO#write", c: "the call in C" },
+                        metrics: { speed: ["GB/s", "more", 2], cpu: ["CPU s per GB", "less", 3] },
+                        chart: { kind: "bars" }, about: ["the CPU of the writing process alone"])
+  (SIZES.keys & SOME).each { |size| put_in(table, size, capacity, reader) } if table
 end
 
-puts "", "Making one, until it is collected; and how much of that is the garbage collector's"
-made_line("", "Pages.new, ns", "dup and setbyte, ns", "Pages / dup", "goal")
-chosen.call(:size, MADE.keys).each { |size| made(size) }
+table = results.table("Making one of Pages",
+                      peers: { gem: "Pages.new", dup: "dup and setbyte" },
+                      metrics: { making: ["ns", "less", 0], collecting: ["ns of it in GC", "less", 0] },
+                      chart: { kind: "lines", x: "bytes" }, about: ["until it is collected"])
+SOME.each { |size| make(table, size) } if table
 
-puts "", "Turns as short as with --quick say nothing about goals." if options[:quick]
-puts "", MISSED.empty? ? "All goals reached." : ["Goals missed (lowest..highest):", *MISSED.map { |goal| "  #{goal}" }]
+results.finish

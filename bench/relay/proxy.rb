@@ -11,39 +11,6 @@ $LOAD_PATH.unshift File.expand_path("../../lib", __dir__)
 
 require "socket"
 
-# The least that a fiber scheduler can be.
-class Scheduler
-  def initialize
-    @readable = {}
-    @writable = {}
-  end
-
-  def run
-    until @readable.empty? && @writable.empty?
-      IO.select(@readable.keys, @writable.keys).first(2).zip([@readable, @writable]) do |ios, waiting|
-        ios.filter_map { |io| waiting.delete(io) }.each(&:resume)
-      end
-    end
-  end
-  alias close run
-
-  def io_wait(io, events, _timeout)
-    @readable[io] = Fiber.current if events.anybits?(IO::READABLE)
-    @writable[io] = Fiber.current if events.anybits?(IO::WRITABLE)
-    Fiber.yield
-    [@readable, @writable].each { |waiting| waiting.delete(io) }
-    events
-  end
-
-  def kernel_sleep(*) = nil
-  def block(*) = raise("nothing here blocks")
-  def unblock(*) = nil
-
-  def fiber(&)
-    Fiber.new(blocking: false, &).tap(&:resume)
-  end
-end
-
 def pass(from, to)
   IO.copy_stream(from, to)
   to.close_write
@@ -77,7 +44,8 @@ when "threads"
   serve(listener, port, Thread.method(:new)) { |client, server| IO::Splice.relay(client, server) }
 when "fibers"
   require "io/splice"
-  Fiber.set_scheduler(Scheduler.new)
+  require_relative "../harness/scheduler"
+  Fiber.set_scheduler(Bench::Scheduler.new)
   Fiber.schedule do
     serve(listener, port, Fiber.method(:schedule)) { |client, server| IO::Splice.relay(client, server) }
   end

@@ -1,7 +1,8 @@
 /* The best plain loop for each pair of ends, below which no extension gets.
  *
- * `copy IN OUT [IN OUT]...` copies from descriptor to descriptor until the input ends, several pairs at once in
- * threads. It prints the nanoseconds that this took, those of the processor, and the bytes. */
+ * `copy [-m] [-l BYTES -n TIMES] IN OUT [IN OUT]...` copies from descriptor to descriptor, several pairs at once in
+ * threads: until the input ends, or so many bytes, so many times, a file from its beginning to another's. With -m it
+ * reads and writes. It prints the nanoseconds that this took, those of the processor, and the bytes. */
 
 #define _GNU_SOURCE
 #include <err.h>
@@ -25,6 +26,14 @@ struct pair {
     pthread_t thread;
 };
 
+static long long length = 0x7fffffffffffffff, times = 1;
+static int in_memory;
+
+static size_t smaller(long long one, size_t other)
+{
+    return one < (long long)other ? (size_t)one : other;
+}
+
 static mode_t type(int fd)
 {
     struct stat stat;
@@ -41,27 +50,27 @@ static void await(int fd, short events)
         err(1, "poll");
 }
 
-static ssize_t by_range(int in, int out)
+static ssize_t by_range(int in, int out, size_t most)
 {
-    return copy_file_range(in, NULL, out, NULL, MOST, 0);
+    return copy_file_range(in, NULL, out, NULL, most, 0);
 }
 
-static ssize_t by_sendfile(int in, int out)
+static ssize_t by_sendfile(int in, int out, size_t most)
 {
-    return sendfile(out, in, NULL, MOST);
+    return sendfile(out, in, NULL, most);
 }
 
-static ssize_t by_splice(int in, int out)
+static ssize_t by_splice(int in, int out, size_t most)
 {
-    return splice(in, NULL, out, NULL, MOST, FLAGS);
+    return splice(in, NULL, out, NULL, most, FLAGS);
 }
 
-static long long straight(int in, int out, ssize_t (*move)(int, int))
+static long long straight(int in, int out, ssize_t (*move)(int, int, size_t))
 {
     int file = type(in) == S_IFREG;
     long long total = 0;
     for (;;) {
-        ssize_t moved = move(in, out);
+        ssize_t moved = total < length ? move(in, out, smaller(length - total, MOST)) : 0;
         if (moved > 0) {
             total += moved;
         } else if (moved == 0) {
@@ -79,12 +88,14 @@ static long long straight(int in, int out, ssize_t (*move)(int, int))
 static long long through_a_pipe(int in, int out)
 {
     long long total = 0;
-    int own[2];
-    if (pipe2(own, O_CLOEXEC | O_NONBLOCK))
-        err(1, "pipe2");
-    fcntl(own[1], F_SETPIPE_SZ, PIPE);
-    for (;;) {
-        ssize_t held = splice(in, NULL, own[1], NULL, PIPE, FLAGS);
+    static __thread int own[2];
+    if (!own[1]) {
+        if (pipe2(own, O_CLOEXEC | O_NONBLOCK))
+            err(1, "pipe2");
+        fcntl(own[1], F_SETPIPE_SZ, PIPE);
+    }
+    while (total < length) {
+        ssize_t held = splice(in, NULL, own[1], NULL, smaller(length - total, PIPE), FLAGS);
         if (held == 0)
             break;
         if (held < 0) {
@@ -104,8 +115,6 @@ static long long through_a_pipe(int in, int out)
                 err(1, "splice out");
         }
     }
-    close(own[0]);
-    close(own[1]);
     return total;
 }
 
@@ -114,11 +123,11 @@ static long long through_a_pipe(int in, int out)
 static long long through_memory(int in, int out)
 {
     long long total = 0;
-    char *buffer = malloc(BUFFER);
-    if (!buffer)
+    static __thread char *buffer;
+    if (!buffer && !(buffer = malloc(BUFFER)))
         err(1, "malloc");
-    for (;;) {
-        ssize_t held = read(in, buffer, BUFFER);
+    while (total < length) {
+        ssize_t held = read(in, buffer, smaller(length - total, BUFFER));
         if (held == 0)
             break;
         if (held < 0) {
@@ -140,7 +149,6 @@ static long long through_memory(int in, int out)
             }
         }
     }
-    free(buffer);
     return total;
 }
 
@@ -153,18 +161,30 @@ static int family(int socket)
     return address.ss_family;
 }
 
+static long long once(int in, int out, mode_t from, mode_t to, int from_unix_to_tcp)
+{
+    if (in_memory || from_unix_to_tcp)
+        return through_memory(in, out);
+    if (from == S_IFIFO || to == S_IFIFO)
+        return straight(in, out, by_splice);
+    if (from == S_IFREG)
+        return straight(in, out, to == S_IFREG ? by_range : by_sendfile);
+    return through_a_pipe(in, out);
+}
+
 static void *copy(void *argument)
 {
     struct pair *pair = argument;
     mode_t from = type(pair->in), to = type(pair->out);
-    if (from == S_IFIFO || to == S_IFIFO)
-        pair->bytes = straight(pair->in, pair->out, by_splice);
-    else if (from == S_IFREG)
-        pair->bytes = straight(pair->in, pair->out, to == S_IFREG ? by_range : by_sendfile);
-    else if (to == S_IFSOCK && family(pair->in) == AF_UNIX && family(pair->out) != AF_UNIX)
-        pair->bytes = through_memory(pair->in, pair->out);
-    else
-        pair->bytes = through_a_pipe(pair->in, pair->out);
+    int from_unix_to_tcp = from == S_IFSOCK && to == S_IFSOCK && family(pair->in) == AF_UNIX &&
+                           family(pair->out) != AF_UNIX;
+    for (long long left = times; left > 0; left--) {
+        if (times > 1 && from == S_IFREG)
+            lseek(pair->in, 0, SEEK_SET);
+        if (times > 1 && to == S_IFREG)
+            lseek(pair->out, 0, SEEK_SET);
+        pair->bytes += once(pair->in, pair->out, from, to, from_unix_to_tcp);
+    }
     return NULL;
 }
 
@@ -177,9 +197,19 @@ static long long nanoseconds(clockid_t clock)
 
 int main(int argc, char **argv)
 {
+    for (int option; (option = getopt(argc, argv, "ml:n:")) != -1;) {
+        if (option == 'm')
+            in_memory = 1;
+        else if (option == 'l')
+            length = atoll(optarg);
+        else if (option == 'n')
+            times = atoll(optarg);
+    }
+    argc -= optind - 1;
+    argv += optind - 1;
     int pairs = (argc - 1) / 2;
     if (pairs < 1 || argc % 2 == 0)
-        errx(2, "usage: copy IN OUT [IN OUT]...");
+        errx(2, "usage: copy [-m] [-l BYTES -n TIMES] IN OUT [IN OUT]...");
     struct pair *all = calloc(pairs, sizeof *all);
     for (int i = 0; i < pairs; i++)
         all[i] = (struct pair){.in = atoi(argv[2 * i + 1]), .out = atoi(argv[2 * i + 2])};
