@@ -1,6 +1,8 @@
 # frozen_string_literal: true
 
-require "io_splice/io_splice"
+# A precompiled gem has a binary for each Ruby, any other the one that was built for this.
+compiled = "io_splice/#{RUBY_VERSION[/\d+\.\d+/]}/io_splice"
+require File.exist?(File.join(__dir__, "..", "#{compiled}.so")) ? compiled : "io_splice/io_splice"
 
 # Ruby's own class. It gets the system calls of {Splice}, which are the same as there, and the capacity of a pipe.
 class IO
