@@ -6,9 +6,6 @@ class IO
     # opened, and objects that transform what passes through them are used through their own methods.
     # @private
     module Copying
-      CLASS_OF = Kernel.instance_method(:class)
-      RESPOND_TO = Kernel.instance_method(:respond_to?)
-
       module_function
 
       # @return [Integer] the bytes copied, which may be fewer than `len`
@@ -47,11 +44,13 @@ class IO
         can?(end_, :to_io) && %i[readpartial read write].none? { |name| can?(end_, name) }
       end
 
-      # Even a BasicObject may be asked.
+      # What Kernel's own method says, also of a BasicObject. Kept in a constant it would be out of a Ractor's reach.
+      def asked(object, name, ...) = Kernel.instance_method(name).bind_call(object, ...)
+
       def can?(end_, name)
         case end_
         when Object then end_.respond_to?(name)
-        else RESPOND_TO.bind_call(end_, name)
+        else asked(end_, :respond_to?, name)
         end
       end
 
@@ -73,7 +72,7 @@ class IO
       end
 
       def kind(end_)
-        nil.equal?(end_) ? "nil" : "a #{CLASS_OF.bind_call(end_)}"
+        nil.equal?(end_) ? "nil" : "a #{asked(end_, :class)}"
       end
 
       # Yields what is to be copied from or to, an IO or a number; closes only what it opened.

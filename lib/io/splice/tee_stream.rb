@@ -95,7 +95,6 @@ class IO
       # bytes.
       # @private
       class HandOver
-        METHOD = Kernel.instance_method(:method)
         # Any other object may keep the string that it is given, so each gets a new one. What these are done with is
         # given back at once: with fresh memory for each portion, compressing takes a quarter more of the processor.
         KEEP_NOTHING = %w[Zlib::GzipWriter OpenSSL::Buffering].freeze
@@ -106,7 +105,7 @@ class IO
         def initialize(dsts)
           @dsts = dsts
           @taken = [0] * dsts.size
-          @keep_nothing = dsts.map { |dst| KEEP_NOTHING.include?(write_of(dst)) }
+          @keep_nothing = Hash.new { |known, index| known[index] = KEEP_NOTHING.include?(write_of(dsts[index])) }
           @failures = {}
           @hand_over = ->(index, bytes) { bytes ? write(index, bytes) : raise(@failures.fetch(index)) }
         end
@@ -132,7 +131,7 @@ class IO
 
         # The class that a target has its `write` from, by name: not all of them are loaded.
         def write_of(dst)
-          METHOD.bind_call(dst, :write).owner.name
+          Copying.asked(dst, :method, :write).owner.name
         rescue NameError
           nil
         end
