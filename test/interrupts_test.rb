@@ -1,7 +1,9 @@
 # frozen_string_literal: true
 
 require "test_helper"
+require "fileutils"
 require "io/nonblock"
+require "stringio"
 
 # What ends a wait, what does not, and that no byte is lost either way.
 class TestInterrupts < Minitest::Test
@@ -42,6 +44,52 @@ class TestInterrupts < Minitest::Test
     into.read_nonblock(1 << 20)
     target.close
     assert_equal "unwritten", into.read
+  end
+
+  # An exception for such a number would let the interrupt in, which would be taken for it.
+  def test_no_interrupt_is_lost_while_a_huge_number_is_looked_at
+    lost = 20.times.count do
+      enough = false
+      started = Queue.new
+      looking = in_a_thread { look_at_a_huge_number(started) until enough }
+      started.pop
+      looking.raise(Interrupted)
+      enough = true unless looking.join(0.3) rescue Interrupted # rubocop:disable Style/RescueModifier
+      enough
+    end
+    assert_equal 0, lost
+  end
+
+  # Ruby does not look for it again when a wait begins.
+  def test_what_was_held_off_until_the_thread_blocks_ends_a_wait
+    source, = pipe
+    target = File.open(File::NULL, "w")
+    { tee_stream: [source, target, target], copy_stream: [source, target], relay: [[source, target]] * 2 }
+      .each { |name, ends| held_off_ends { IO::Splice.public_send(name, *ends) } }
+    held_off_ends { IO::Splice.tee_stream(source.fileno, target, target) }
+    path = File.join(Dir.mktmpdir, "fifo")
+    File.mkfifo(path)
+    held_off_ends { IO::Splice.copy_stream(path, target) }
+  ensure
+    target&.close
+    path && FileUtils.rm_r(File.dirname(path))
+  end
+
+  # While a method of an object runs, interrupts are held off until it waits.
+  def test_an_interrupt_while_an_object_computes_ends_what_it_waits_for_then
+    source, = pipe
+    target = Object.new
+    target.define_singleton_method(:write) do |_|
+      TestInterrupts.compute { IO::Splice.copy_stream(source, File::NULL) }
+    end
+    ends_what_follows { IO::Splice.tee_stream(StringIO.new("bytes"), target, File::NULL) }
+  end
+
+  # Goes on with the block when an interrupt has come.
+  def self.compute
+    Thread.current[:computing] = true
+    nil until Thread.current.pending_interrupt?
+    yield
   end
 
   def test_a_storm_of_signals_is_no_error
@@ -248,6 +296,24 @@ class TestInterrupts < Minitest::Test
   end
 
   private
+
+  def look_at_a_huge_number(started)
+    started << true if started.empty?
+    IO.vmsplice(1, "", 1 << 64)
+  rescue Errno::EINVAL
+    nil
+  end
+
+  def held_off_ends(&call)
+    ends_what_follows { Thread.handle_interrupt(Object => :on_blocking) { TestInterrupts.compute(&call) } }
+  end
+
+  def ends_what_follows(&)
+    thread = in_a_thread(&)
+    Thread.pass until thread[:computing]
+    thread.raise(Interrupted)
+    assert_raises(Interrupted) { value_of(thread) }
+  end
 
   def splice_from_an_empty_pipe = splice_from(*pipe)
   def splice_from_an_empty_blocking_pipe = splice_from(*blocking(pipe))

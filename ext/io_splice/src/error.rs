@@ -16,6 +16,13 @@ fn new(class: ExceptionClass, message: impl Display) -> Error {
     class.new_instance((message.to_string(),)).map_or_else(|interrupt| interrupt, Error::from)
 }
 
+/// An object as a message has it. Left to `format!`, an interrupt meanwhile would be forgotten.
+pub fn text(value: Value) -> Result<String, Error> {
+    let string = value.to_r_string()?;
+    // SAFETY: it is copied before Ruby runs again.
+    Ok(unsafe { string.to_string_lossy() }.into_owned())
+}
+
 /// The `Errno::*` for a kernel error, with the call's name and, where the number does not say it, the
 /// reason: `Invalid argument - splice: neither end is a pipe`.
 pub fn errno(errno: Errno, call: &str, detail: Option<&str>) -> Error {
@@ -140,7 +147,8 @@ pub fn partial_tee(ruby: &Ruby, error: Error, failed: Option<usize>, bytes: &[u6
 
 /// What is no exception, a `throw` or `Thread#kill`, cannot be marked, nor can one that is frozen.
 fn mark(ruby: &Ruby, error: Error, with: &'static Lazy<RModule>, name: &str, value: impl IntoValue) -> Error {
-    let exception = error.value().and_then(Exception::from_value);
+    // For one that is frozen Ruby would make another, whose message asks it for its `inspect`.
+    let exception = error.value().filter(|exception| !exception.is_frozen()).and_then(Exception::from_value);
     if let Some(exception) = exception.and_then(|exception| RObject::from_value(exception.as_value())) {
         // No Ruby code runs here, so no interrupt can come either.
         let _ = exception.extend_object(ruby.get_inner(with)).and_then(|()| exception.ivar_set(name, value));

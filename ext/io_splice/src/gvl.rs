@@ -79,7 +79,8 @@ pub fn alone() -> bool {
     unsafe { rb_sys::rb_thread_alone() != 0 }
 }
 
-/// Lets pending signals, `Thread#raise`, `Thread#kill` and other threads have their turn.
+/// Lets pending signals, `Thread#raise`, `Thread#kill` and other threads have their turn. What is held off until this
+/// thread blocks comes as well.
 pub fn check_interrupts() -> Result<(), Error> {
     // SAFETY: it may raise, which `protect` turns into the error.
     protect(|| unsafe {

@@ -1,4 +1,5 @@
 use io_splice_core::{Errno, Flags};
+use magnus::rb_sys::AsRawValue;
 use magnus::value::{Fixnum, ReprValue};
 use magnus::{Error, RBignum, Ruby, Value};
 
@@ -16,12 +17,24 @@ fn integer(ruby: &Ruby, name: &str, value: Value) -> Result<Number, Error> {
         return Ok(Number::Fits(fixnum.to_i64()));
     }
     match RBignum::from_value(value) {
-        Some(bignum) => Ok(match bignum.to_i64() {
-            Ok(number) => Number::Fits(number),
-            Err(_) if bignum.is_positive() => Number::TooLarge,
-            Err(_) => Number::TooSmall,
-        }),
+        Some(bignum) => Ok(of_bignum(bignum)),
         None => Err(error::no_conversion(ruby, name, value, "Integer")),
+    }
+}
+
+/// No exception says that it does not fit: an interrupt that comes while Ruby makes one would be taken for it.
+fn of_bignum(bignum: RBignum) -> Number {
+    let mut bits = 0_i64;
+    let format = rb_sys::INTEGER_PACK_2COMP
+        | rb_sys::INTEGER_PACK_LSWORD_FIRST
+        | rb_sys::INTEGER_PACK_NATIVE_BYTE_ORDER;
+    // SAFETY: it is an Integer, and there is room for one word of eight bytes.
+    let sign =
+        unsafe { rb_sys::rb_integer_pack(bignum.as_raw(), (&raw mut bits).cast(), 1, 8, 0, format as _) };
+    match (sign, bits) {
+        (1, 0..) | (-1, ..0) => Number::Fits(bits),
+        (1.., _) => Number::TooLarge,
+        _ => Number::TooSmall,
     }
 }
 
@@ -30,7 +43,7 @@ pub fn length(ruby: &Ruby, name: &str, value: Value) -> Result<usize, Error> {
     match integer(ruby, name, value)? {
         Number::Fits(len) if len >= 0 => Ok(len as usize),
         Number::TooLarge => Ok(usize::MAX),
-        _ => Err(error::argument(ruby, format!("negative {name} {value} given"))),
+        _ => Err(error::argument(ruby, format!("negative {name} {} given", error::text(value)?))),
     }
 }
 
@@ -41,8 +54,10 @@ pub fn offset(ruby: &Ruby, name: &str, value: Value) -> Result<Option<u64>, Erro
     }
     match integer(ruby, name, value)? {
         Number::Fits(offset) if offset >= 0 => Ok(Some(offset as u64)),
-        Number::TooLarge => Err(error::range(ruby, format!("{name}: {value} is larger than any file"))),
-        _ => Err(error::argument(ruby, format!("{name}: negative offset {value} given"))),
+        Number::TooLarge => {
+            Err(error::range(ruby, format!("{name}: {} is larger than any file", error::text(value)?)))
+        }
+        _ => Err(error::argument(ruby, format!("{name}: negative offset {} given", error::text(value)?))),
     }
 }
 
@@ -51,21 +66,31 @@ pub fn flags(ruby: &Ruby, call: &str, value: Option<Value>) -> Result<Flags, Err
     let Some(value) = value.filter(|value| !value.is_nil()) else {
         return Ok(Flags::NONE);
     };
-    match integer(ruby, "flags", value)? {
+    let bits = match integer(ruby, "flags", value)? {
         Number::Fits(bits) => u32::try_from(bits).ok(),
         _ => None,
+    };
+    match bits.and_then(|bits| Flags::from_bits(bits).ok()) {
+        Some(flags) => Ok(flags),
+        None => {
+            let why = format!("unknown bits in the flags {}", error::text(value)?);
+            Err(error::errno(Errno::INVAL, call, Some(&why)))
+        }
     }
-    .and_then(|bits| Flags::from_bits(bits).ok())
-    .ok_or_else(|| error::errno(Errno::INVAL, call, Some(&format!("unknown bits in the flags {value}"))))
 }
 
 /// A descriptor's number. A negative one is no descriptor.
 pub fn descriptor(ruby: &Ruby, value: Value) -> Result<i32, Error> {
-    match integer(ruby, "io", value)? {
+    let number = match integer(ruby, "io", value)? {
         Number::Fits(number) => i32::try_from(number).ok(),
         _ => None,
+    };
+    match number {
+        Some(number) => Ok(number),
+        None => {
+            Err(error::range(ruby, format!("{} is too large for a file descriptor", error::text(value)?)))
+        }
     }
-    .ok_or_else(|| error::range(ruby, format!("{value} is too large for a file descriptor")))
 }
 
 /// A pipe's capacity in bytes.
@@ -73,6 +98,9 @@ pub fn capacity(ruby: &Ruby, value: Value) -> Result<usize, Error> {
     match integer(ruby, "pipe_size", value)? {
         Number::Fits(size) if size >= 0 => Ok(size as usize),
         Number::TooLarge => Ok(usize::MAX),
-        _ => Err(error::errno(Errno::INVAL, "pipe_size=", Some(&format!("{value} is negative")))),
+        _ => {
+            let why = format!("{} is negative", error::text(value)?);
+            Err(error::errno(Errno::INVAL, "pipe_size=", Some(&why)))
+        }
     }
 }

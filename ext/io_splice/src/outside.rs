@@ -31,6 +31,8 @@ fn use_ends<'fd>(
     let Some(end) = ends.get(fds.len()) else {
         return gvl::without_or_raise(|| work(fds));
     };
+    // What `handle_interrupt(… => :on_blocking)` has held off so far Ruby does not look for when the work begins.
+    gvl::check_interrupts()?;
     // For a moment at each of them the GVL is gone, in which those that are still to come may be closed.
     let fd = number_of(call, *end)?;
     let file = end.open_file().filter(|file| {

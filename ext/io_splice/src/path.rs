@@ -27,6 +27,8 @@ impl Opened {
         let name = CString::new(name).map_err(|_| error::argument(ruby, "string contains null byte"))?;
         let opened = ruby.obj_wrap(Self(Mutex::new(None)));
         let mut in_vain = false;
+        // As in `outside`: a FIFO may wait for somebody.
+        gvl::check_interrupts()?;
         loop {
             match gvl::without(|| io_splice_core::open(&name, flags)) {
                 Some(Ok(fd)) => {

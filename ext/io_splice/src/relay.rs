@@ -64,6 +64,7 @@ pub fn relay_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
 fn seconds(ruby: &Ruby, value: Value) -> Result<Option<Duration>, Error> {
     let Some(seconds) = Option::<f64>::try_convert(value)? else { return Ok(None) };
     if seconds.is_nan() || seconds < 0.0 {
+        let value = error::text(value)?;
         return Err(error::argument(ruby, format!("idle_timeout: {value} is not a time to wait")));
     }
     Ok(Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)))
