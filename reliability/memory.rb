@@ -231,7 +231,7 @@ kind("copy_stream of a socket to a socket, and back", share: 0.1, objects: 0) do
   -> { IO::Splice.copy_stream(there, near, 5) + IO::Splice.copy_stream(far, here, 5) }
 end
 
-kind("copy_stream of an object to a pipe, of the pipe to an object", share: 0.1, objects: 66) do
+kind("copy_stream of an object to a pipe, of the pipe to an object", share: 0.1, objects: 60) do
   r, w = IO.pipe
   source = StringIO.new("bytes")
   target = StringIO.new
@@ -258,7 +258,7 @@ kind("full, partial", share: 0.1, objects: 0) do
   -> { IO::Splice.full(from, w, 5000, 0) + IO::Splice.partial(r, NULL, 5000) }
 end
 
-kind("tee_stream of a pipe to two pipes and an object", share: 0.01, objects: 55) do
+kind("tee_stream of a pipe to two pipes and an object", share: 0.01, objects: 50) do
   r, w = IO.pipe
   outputs = Array.new(2) { IO.pipe }
   object = StringIO.new
