@@ -160,6 +160,13 @@ impl End {
         }
     }
 
+    /// Whether Ruby takes it for a file, which may be a FIFO or a device all the same.
+    pub fn is_file(self, ruby: &Ruby) -> bool {
+        let Kind::Io(io) = self.kind else { return false };
+        // SAFETY: `io` is an IO.
+        unsafe { Value::from_raw(io) }.is_kind_of(ruby.class_file())
+    }
+
     /// What Ruby keeps of the IO that is really used: for an output that may be the write end that
     /// `IO.popen` ties to an IO. `None` for a number and for an IO that is not initialized.
     pub fn open_file(self) -> Option<*mut rb_io_t> {

@@ -33,6 +33,17 @@ impl Descriptor {
         Ok(Self { mode, kind, stat: None })
     }
 
+    /// As [`Descriptor::look`], of an input that is most likely a file: of those nobody asks how they are open.
+    pub fn look_at_file(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
+        let stat = fstat(fd)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => {
+                Ok(Self { mode: OFlags::empty(), kind: FileType::RegularFile, stat: Some(stat) })
+            }
+            _ => Self::look(fd),
+        }
+    }
+
     /// As [`Descriptor::look`], and takes no descriptor's word for what it is.
     pub fn look_closely(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
         Self::with_mode(fd, fcntl_getfl(fd)?)

@@ -174,6 +174,20 @@ fn every_byte_arrives_between_all_kinds() {
 }
 
 #[test]
+fn what_is_taken_for_a_file_is_copied_as_what_it_is() {
+    for from in KINDS {
+        for to in KINDS {
+            let input = Input::new(from, &pattern()[..100_001], false);
+            let output = Output::new(to, false);
+            let plan = Plan::from_file(input.fd.as_fd(), output.fd.as_fd(), None, None).unwrap();
+            let mut copy = Copy::new(plan, None, None);
+            assert_eq!(finish(&mut copy, &input.fd, &output.fd), Pause::Done, "{from:?} to {to:?}");
+            assert_same(&output.content(), &pattern()[..100_001], &format!("{from:?} to {to:?}"));
+        }
+    }
+}
+
+#[test]
 fn ends_in_blocking_mode_get_every_byte_too() {
     let size = 300_001;
     for from in KINDS {

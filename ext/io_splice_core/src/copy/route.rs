@@ -81,7 +81,26 @@ impl Plan {
         len: Option<u64>,
         offset: Option<u64>,
     ) -> rustix::io::Result<Self> {
-        let (from, to) = (Descriptor::look(fd_in)?, Descriptor::look(fd_out)?);
+        Self::between((fd_in, Descriptor::look(fd_in)?), fd_out, len, offset)
+    }
+
+    /// As [`Plan::new`], with a system call less when the input is a file.
+    pub fn from_file(
+        fd_in: BorrowedFd<'_>,
+        fd_out: BorrowedFd<'_>,
+        len: Option<u64>,
+        offset: Option<u64>,
+    ) -> rustix::io::Result<Self> {
+        Self::between((fd_in, Descriptor::look_at_file(fd_in)?), fd_out, len, offset)
+    }
+
+    fn between(
+        (fd_in, from): (BorrowedFd<'_>, Descriptor),
+        fd_out: BorrowedFd<'_>,
+        len: Option<u64>,
+        offset: Option<u64>,
+    ) -> rustix::io::Result<Self> {
+        let to = Descriptor::look(fd_out)?;
         let limit = limit(fd_in, &from, &to, offset)?;
         let (wary_in, wary_out) = (is_wary(fd_in, &from), is_wary(fd_out, &to));
         let terminal_out = is_terminal(fd_out, &to);
