@@ -55,10 +55,13 @@ def start(*command, **passing)
   spawn(CLIENT, "run", *command, pgroup: true, **passing).tap { |pid| CHILDREN << pid }
 end
 
+# What is at the far ends of a proxy did not get what it should.
+Wrong = Class.new(StandardError)
+
 def finish(pid, name)
   Process.wait(pid)
   CHILDREN.delete(pid)
-  Process.last_status.success? or abort "#{name}: what is at its far ends failed"
+  Process.last_status.success? or raise Wrong, "#{name}: what is at its far ends failed"
 end
 
 # A proxy: `command` is told of its listening socket, if it takes one, and `config` is its standard input.
@@ -245,8 +248,15 @@ end
 # What the proxy itself took of the processor, and what its far ends say.
 def with_cpu(peer, *arguments)
   before = 0
+  tries ||= 0
   numbers = far_ends(peer, *arguments, between: -> { before = peer.settled_cpu })
   [numbers, peer.settled_cpu(ended: true) - before]
+rescue Wrong => e
+  # HAProxy 2.6 with splicing ends a connection too early now and then. The gem must not.
+  raise if peer.title.start_with?("io_splice") || (tries += 1) == 3
+
+  warn "#{e.message}; once more"
+  retry
 end
 
 # Megabytes a second, seconds of the processor for each gigabyte, and how many MiB the process had more, if asked for.
