@@ -1,4 +1,4 @@
-use io_splice_core::copy::{Copy, Pause, Plan, Side};
+use io_splice_core::copy::{Copy, Known, Pause, Plan, Side};
 use io_splice_core::{Call, Errno, refusal};
 use magnus::block::Proc;
 use magnus::value::ReprValue;
@@ -22,8 +22,10 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let progress = if ruby.block_given() { Some(ruby.block_proc()?) } else { None };
 
     let (fd_in, fd_out) = descriptors_for_copy(NAME, input, output)?;
-    let look = if offset.is_some() || input.is_file(ruby) { Plan::from_file } else { Plan::new };
-    let plan = look(fd_in, fd_out, len, offset).map_err(|errno| error::errno(errno, NAME, None))?;
+    let known =
+        Known { likely_file: offset.is_some() || input.is_file(ruby), takes_back: input.takes_back() };
+    let plan =
+        Plan::new(fd_in, fd_out, len, offset, known).map_err(|errno| error::errno(errno, NAME, None))?;
     let mut copy = Copy::new(plan, len, offset);
     if progress.is_some() {
         copy.report();

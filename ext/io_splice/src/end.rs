@@ -167,6 +167,11 @@ impl End {
         unsafe { Value::from_raw(io) }.is_kind_of(ruby.class_file())
     }
 
+    /// Whether there is a buffer that bytes could be put back into.
+    pub fn takes_back(self) -> bool {
+        matches!(self.kind, Kind::Io(_))
+    }
+
     /// What Ruby keeps of the IO that is really used: for an output that may be the write end that
     /// `IO.popen` ties to an IO. `None` for a number and for an IO that is not initialized.
     pub fn open_file(self) -> Option<*mut rb_io_t> {

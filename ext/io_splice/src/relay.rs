@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use io_splice_core::copy::{Copy, Direction as Way, Plan, Relay, RelayPause, Side};
+use io_splice_core::copy::{Copy, Direction as Way, Known, Plan, Relay, RelayPause, Side};
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, TryConvert, Value};
 
@@ -30,7 +30,8 @@ pub fn relay_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
 
     let copy = |(input, output): Ends| {
         let (fd_in, fd_out) = descriptors_for_copy(NAME, input, output)?;
-        let plan = Plan::new(fd_in, fd_out, None, None).map_err(|errno| error::errno(errno, NAME, None))?;
+        let plan = Plan::new(fd_in, fd_out, None, None, Known::default())
+            .map_err(|errno| error::errno(errno, NAME, None))?;
         Ok::<_, Error>((Copy::new(plan, None, None), (input.timeout()?, output.timeout()?)))
     };
     let mut relay = Relay::new([copy(ends[0])?, copy(ends[1])?], idle_timeout);

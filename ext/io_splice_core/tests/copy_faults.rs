@@ -11,7 +11,7 @@ use std::rc::Rc;
 use copy_support::{
     TempFile, assert_next_pipe_is_empty, assert_same, make_blocking, pattern, pipe, unix_pair,
 };
-use io_splice_core::copy::{Copy, Host, Kernel, Pause, Plan, Side, Waited};
+use io_splice_core::copy::{Copy, Host, Kernel, Known, Pause, Plan, Side, Waited};
 use io_splice_core::{OwnPipe, PIPE_BUF, Readiness};
 use proptest::prelude::*;
 use rustix::io::{Errno, Result};
@@ -600,12 +600,17 @@ struct Outcome {
 
 /// Runs a copy to its end, whichever that is, and accounts for every byte at every pause.
 fn check(case: &Case) -> Outcome {
+    check_knowing(case, Known { takes_back: true, ..Known::default() });
+    check_knowing(case, Known::default())
+}
+
+fn check_knowing(case: &Case, known: Known) -> Outcome {
     let ends = Ends::new(case);
     let (input, output) = (ends.input.as_fd(), ends.output.as_fd());
     let world = Rc::new(RefCell::new(World::new(case, input.as_raw_fd(), output.as_raw_fd())));
     let offset = case.offset.map(|offset| offset as u64);
     let len = case.len.map(|len| len as u64);
-    let plan = Plan::new(input, output, len, offset).unwrap();
+    let plan = Plan::new(input, output, len, offset, known).unwrap();
     let mut copy = Copy::with_kernel(Model(Rc::clone(&world)), plan, len, offset);
     if case.report {
         copy.report();

@@ -12,7 +12,7 @@ use copy_support::{
     Impatient, TempFile, assert_next_pipe_is_empty, assert_same, finish, make_blocking, pattern, pipe,
     unix_pair,
 };
-use io_splice_core::copy::{Copy, Pause, Plan, Side};
+use io_splice_core::copy::{Copy, Known, Pause, Plan, Side};
 use io_splice_core::{Errno, OwnPipe, close_after_fork, pipe_size};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{FdFlags, fcntl_getfd};
@@ -52,7 +52,7 @@ fn full_socket() -> (OwnedFd, OwnedFd) {
 }
 
 fn new_copy(input: impl AsFd, output: impl AsFd) -> Copy {
-    Copy::new(Plan::new(input.as_fd(), output.as_fd(), None, None).unwrap(), None, None)
+    Copy::new(Plan::new(input.as_fd(), output.as_fd(), None, None, Known::default()).unwrap(), None, None)
 }
 
 /// A copy from socket to socket that holds these bytes in its pipe.

@@ -14,7 +14,7 @@ use copy_support::{
     make_nonblocking, pattern, pipe, unix_pair,
 };
 use io_splice_core::Errno;
-use io_splice_core::copy::{Copy, Pause, Plan, Side};
+use io_splice_core::copy::{Copy, Known, Pause, Plan, Side};
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +136,7 @@ impl Output {
 }
 
 fn copy(input: impl AsFd, output: impl AsFd, len: Option<u64>, offset: Option<u64>) -> (Pause, Copy) {
-    let plan = Plan::new(input.as_fd(), output.as_fd(), len, offset).unwrap();
+    let plan = Plan::new(input.as_fd(), output.as_fd(), len, offset, Known::default()).unwrap();
     let mut copy = Copy::new(plan, len, offset);
     let end = finish(&mut copy, input, output);
     (end, copy)
@@ -174,15 +174,21 @@ fn every_byte_arrives_between_all_kinds() {
 }
 
 #[test]
-fn what_is_taken_for_a_file_is_copied_as_what_it_is() {
-    for from in KINDS {
-        for to in KINDS {
-            let input = Input::new(from, &pattern()[..100_001], false);
-            let output = Output::new(to, false);
-            let plan = Plan::from_file(input.fd.as_fd(), output.fd.as_fd(), None, None).unwrap();
-            let mut copy = Copy::new(plan, None, None);
-            assert_eq!(finish(&mut copy, &input.fd, &output.fd), Pause::Done, "{from:?} to {to:?}");
-            assert_same(&output.content(), &pattern()[..100_001], &format!("{from:?} to {to:?}"));
+fn what_is_known_of_an_input_changes_no_byte() {
+    for (likely_file, takes_back) in [(false, true), (true, false), (true, true)] {
+        let known = Known { likely_file, takes_back };
+        for (from, to) in KINDS.into_iter().flat_map(|from| KINDS.map(|to| (from, to))) {
+            for len in [None, Some(100), Some(100_000)] {
+                let input = Input::new(from, &pattern()[..300_001], false);
+                let output = Output::new(to, false);
+                let plan = Plan::new(input.fd.as_fd(), output.fd.as_fd(), len, None, known).unwrap();
+                let mut copy = Copy::new(plan, len, None);
+                let what = format!("{from:?} to {to:?}, {known:?}, {len:?}");
+                assert_eq!(finish(&mut copy, &input.fd, &output.fd), Pause::Done, "{what}");
+                let size = len.map_or(300_001, |len| len as usize);
+                assert_same(&output.content(), &pattern()[..size], &what);
+                assert_same(&input.rest(), &pattern()[size..300_001], &what);
+            }
         }
     }
 }
@@ -195,7 +201,8 @@ fn ends_in_blocking_mode_get_every_byte_too() {
             for never_block in [false, true] {
                 let input = Input::new(from, &pattern()[..size], true);
                 let output = Output::new(to, true);
-                let plan = Plan::new(input.fd.as_fd(), output.fd.as_fd(), None, None).unwrap();
+                let plan =
+                    Plan::new(input.fd.as_fd(), output.fd.as_fd(), None, None, Known::default()).unwrap();
                 let mut copy = Copy::new(plan, None, None);
                 if never_block {
                     copy.never_block();
@@ -259,7 +266,7 @@ fn what_was_read_ahead_goes_first() {
                 input = Input::new(from, &rest, false);
             }
             let output = Output::new(to, false);
-            let plan = Plan::new(input.fd.as_fd(), output.fd.as_fd(), None, None).unwrap();
+            let plan = Plan::new(input.fd.as_fd(), output.fd.as_fd(), None, None, Known::default()).unwrap();
             let mut copy = Copy::new(plan, Some(150_000), None);
             copy.put_first(pattern()[..5000].to_vec());
             assert_eq!(finish(&mut copy, &input.fd, &output.fd), Pause::Done);
@@ -276,7 +283,7 @@ fn somebody_who_wants_to_know_is_told_of_every_mebibyte() {
         for to in KINDS {
             let input = Input::new(from, &pattern()[..size], false);
             let output = Output::new(to, false);
-            let plan = Plan::new(input.fd.as_fd(), output.fd.as_fd(), None, None).unwrap();
+            let plan = Plan::new(input.fd.as_fd(), output.fd.as_fd(), None, None, Known::default()).unwrap();
             let mut copy = Copy::new(plan, None, None);
             copy.report();
             let mut told = vec![0];
@@ -318,7 +325,7 @@ fn a_file_in_proc_of_which_some_was_read_ahead_is_copied_to_its_end() {
         let mut input = File::open("/proc/filesystems").unwrap();
         let mut ahead = vec![0; 10];
         input.read_exact(&mut ahead).unwrap();
-        let plan = Plan::new(input.as_fd(), output.fd.as_fd(), None, None).unwrap();
+        let plan = Plan::new(input.as_fd(), output.fd.as_fd(), None, None, Known::default()).unwrap();
         let mut copy = Copy::new(plan, None, None);
         copy.put_first(ahead);
         assert_eq!(finish(&mut copy, &input, &output.fd), Pause::Done);
@@ -474,7 +481,7 @@ fn an_output_without_a_reader_is_a_broken_pipe() {
 #[test]
 fn an_empty_input_and_a_full_output_are_waited_for() {
     fn pauses(input: impl AsFd, output: impl AsFd) -> Pause {
-        let plan = Plan::new(input.as_fd(), output.as_fd(), None, None).unwrap();
+        let plan = Plan::new(input.as_fd(), output.as_fd(), None, None, Known::default()).unwrap();
         Copy::new(plan, None, None).run(input.as_fd(), output.as_fd(), &mut Impatient)
     }
     fn fill(fd: BorrowedFd<'_>) {
@@ -523,7 +530,7 @@ fn a_copy_given_up_midway_accounts_for_every_byte() {
                     make_nonblocking(&output)
                 }
                 make_blocking(&reader);
-                let plan = Plan::new(input.fd.as_fd(), output.as_fd(), None, None).unwrap();
+                let plan = Plan::new(input.fd.as_fd(), output.as_fd(), None, None, Known::default()).unwrap();
                 let mut copy = Copy::new(plan, None, None);
                 copy.never_block();
                 // Nobody reads, so it comes to stand with the output full.

@@ -14,7 +14,7 @@ use copy_support::{
     TempFile, assert_next_pipe_is_empty, assert_same, make_blocking, make_nonblocking, pattern, pipe,
     unix_pair,
 };
-use io_splice_core::copy::{Copy, Direction, Ends, Hub, Plan, Relay, RelayPause, Side, Waited};
+use io_splice_core::copy::{Copy, Direction, Ends, Hub, Known, Plan, Relay, RelayPause, Side, Waited};
 use io_splice_core::{
     Awaited, Errno, Watch, page_size, set_pipe_size, wait_until_any_ready, wait_until_ready,
 };
@@ -167,7 +167,7 @@ fn hang_up(far: File) {
 }
 
 fn copy(input: &OwnedFd, output: &OwnedFd) -> Copy {
-    Copy::new(Plan::new(input.as_fd(), output.as_fd(), None, None).unwrap(), None, None)
+    Copy::new(Plan::new(input.as_fd(), output.as_fd(), None, None, Known::default()).unwrap(), None, None)
 }
 
 type Parties = [Party; 2];

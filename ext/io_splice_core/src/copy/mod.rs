@@ -24,7 +24,7 @@ use rustix::io::Errno;
 pub use fan_out::{FanOut, FanOutPause};
 pub use kernel::{Kernel, Linux};
 pub use relay::{Direction, Ends, Relay, RelayPause, Timeouts};
-pub use route::{Plan, Route};
+pub use route::{Known, Plan, Route};
 
 use crate::memory::zeroed;
 use crate::pool::OwnPipe;

@@ -57,6 +57,17 @@ impl Route {
     }
 }
 
+/// What is known of an input beside what its descriptor says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known {
+    /// It is most likely a file: to find that right takes a system call less.
+    pub likely_file: bool,
+    /// What was taken from it and cannot be delivered finds its way back. Then a pipe is emptied into one of the
+    /// gem's own before it is written to a file: straight, it would be locked while its bytes are copied, and who
+    /// writes to it would wait (measured with a processor for each: 0.9 instead of 1.6 GB/s).
+    pub takes_back: bool,
+}
+
 /// What has to be known of two ends before a copy.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -80,26 +91,9 @@ impl Plan {
         fd_out: BorrowedFd<'_>,
         len: Option<u64>,
         offset: Option<u64>,
+        known: Known,
     ) -> rustix::io::Result<Self> {
-        Self::between((fd_in, Descriptor::look(fd_in)?), fd_out, len, offset)
-    }
-
-    /// As [`Plan::new`], with a system call less when the input is a file.
-    pub fn from_file(
-        fd_in: BorrowedFd<'_>,
-        fd_out: BorrowedFd<'_>,
-        len: Option<u64>,
-        offset: Option<u64>,
-    ) -> rustix::io::Result<Self> {
-        Self::between((fd_in, Descriptor::look_at_file(fd_in)?), fd_out, len, offset)
-    }
-
-    fn between(
-        (fd_in, from): (BorrowedFd<'_>, Descriptor),
-        fd_out: BorrowedFd<'_>,
-        len: Option<u64>,
-        offset: Option<u64>,
-    ) -> rustix::io::Result<Self> {
+        let from = if known.likely_file { Descriptor::look_at_file(fd_in) } else { Descriptor::look(fd_in) }?;
         let to = Descriptor::look(fd_out)?;
         let limit = limit(fd_in, &from, &to, offset)?;
         let (wary_in, wary_out) = (is_wary(fd_in, &from), is_wary(fd_out, &to));
@@ -109,6 +103,10 @@ impl Plan {
         let large = len.is_none_or(|len| len >= LARGE);
         if routes[0] == Route::Through && (small || large && is_unix_to_tcp(fd_in, fd_out)) {
             routes = &[Route::ReadWrite];
+        }
+        if large && known.takes_back && from.is_pipe() && to.kind() == FileType::RegularFile && !to.appends()
+        {
+            routes = &[Route::Through, Route::ReadWrite];
         }
         Ok(Self { routes, wary_in, wary_out, terminal_out, limit })
     }
