@@ -29,7 +29,7 @@ class IO
       # Hands on to several outputs what is written to it.
       # @private
       class Broadcast
-        PORTION = 64 << 10
+        PORTION = 32 << 10 # half a pipe: the reader works while the next is on its way
 
         def initialize(outputs, hand_over, progress)
           @outputs = outputs
