@@ -19,7 +19,7 @@ end
 ROUNDS, TOGETHER, CALLS = options.values_at(:rounds, :together, :calls)
 # A source and a target are in memory.
 available = File.read("/proc/meminfo")[/^MemAvailable:\s+(\d+)/, 1].to_i * KIB
-MOST = [options[:most] * MIB, available / 6].min
+MOST = [options[:most] * MIB, available / 3].min
 SIZES = [100, KIB, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 16 * MIB, 256 * MIB, 4 * GIB]
         .select { |size| size <= MOST }
 LARGE = 256 * MIB # from there on two rounds are enough
