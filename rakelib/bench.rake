@@ -9,6 +9,9 @@ namespace :bench do
   end
 end
 
+desc "See that all benches work"
+task("bench:quick" => :compile) { BENCHES.each { |path| ruby path, "--quick" } }
+
 desc "Make BENCHMARKS.md and its charts from what was measured"
 task("bench:report") { ruby "bench/report.rb" }
 
