@@ -41,8 +41,8 @@ def measure(table, copies, from, to, size)
   times = 2 if times == 1 && size < LARGE
   turns = Turns.new
   table.peers.each_key { |peer| turns.peer(peer) { copies.turn(from, to, peer, size, times:) } }
-  turns.warm_up if size < LARGE
   copies.fill(from, size) if copies.file?(from) && times == 1
+  turns.warm_up # memory that was never touched is slow
   turns.run(size < LARGE ? ROUNDS : [ROUNDS, 2].min)
   table.add(title(size), turns, x: size, goals: [goal(size)])
 end

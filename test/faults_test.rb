@@ -754,23 +754,6 @@ class TestFaults < Minitest::Test
     end
   end
 
-  # Lets nothing be opened beyond so many.
-  def with_free_descriptors(count)
-    limits = Process.getrlimit(:NOFILE)
-    highest = Dir.children("/proc/self/fd").map(&:to_i).max
-    Process.setrlimit(:NOFILE, highest + 50, limits.last)
-    taken = []
-    begin
-      loop { taken << File.open(File::NULL) }
-    rescue Errno::EMFILE
-      taken.pop(count).each(&:close)
-    end
-    yield
-  ensure
-    Process.setrlimit(:NOFILE, *limits)
-    taken.each(&:close)
-  end
-
   # Copies in a child that can allocate little and has no descriptors for a pipe. What has arrived is a prefix for
   # every target, and for one of them all that has left the source.
   def check_without_memory(from, *to)

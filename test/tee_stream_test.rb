@@ -1402,21 +1402,6 @@ class TestTeeStream < Minitest::Test
     guarded { Process.wait(pid) } if pid
   end
 
-  # Lets nothing be opened beyond so many.
-  def with_free_descriptors(count)
-    limits = Process.getrlimit(:NOFILE)
-    highest = Dir.children("/proc/self/fd").map(&:to_i).max
-    Process.setrlimit(:NOFILE, highest + 50, limits.last)
-    taken = []
-    loop { taken << File.open(File::NULL) }
-  rescue Errno::EMFILE
-    taken.pop(count).each(&:close)
-    yield
-  ensure
-    Process.setrlimit(:NOFILE, *limits)
-    taken.each { |io| io.close unless io.closed? }
-  end
-
   def with_scheduler
     guarded do
       thread do

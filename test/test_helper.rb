@@ -75,6 +75,23 @@ module SpliceTest
     Warning[:experimental] = experimental
   end
 
+  # Leaves this process so many descriptors, and no more.
+  def with_free_descriptors(count)
+    limits = Process.getrlimit(:NOFILE)
+    Process.setrlimit(:NOFILE, Dir.children("/proc/self/fd").map(&:to_i).max + 50, limits.last)
+    taken = []
+    2.times do
+      loop { taken << File.open(File::NULL) }
+    rescue Errno::EMFILE
+      GC.start # which closes what nobody uses any more: those are taken in the second turn
+    end
+    taken.pop(count).each(&:close)
+    yield
+  ensure
+    Process.setrlimit(:NOFILE, *limits)
+    taken.each { |io| io.close unless io.closed? }
+  end
+
   # A process of the test's own, which succeeds if the block comes to its end.
   def fork_child
     fork do
