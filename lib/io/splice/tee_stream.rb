@@ -97,7 +97,7 @@ class IO
       class HandOver
         # Any other object may keep the string that it is given, so each gets a new one. What these are done with is
         # given back at once: with fresh memory for each portion, compressing takes a quarter more of the processor.
-        KEEP_NOTHING = %w[Zlib::GzipWriter OpenSSL::Buffering].freeze
+        KEEP_NOTHING = %w[StringIO Zlib::GzipWriter OpenSSL::Buffering].freeze
 
         # @return [Array<Integer>] the bytes that each of the targets has taken
         attr_reader :taken
