@@ -773,6 +773,8 @@ class TestFaults < Minitest::Test
 
   # Lets no more be allocated than this. An error that says so is nil.
   def without_memory(room)
+    skip "Ruby 4's garbage collector aborts when it gets no memory" if RUBY_VERSION >= "4"
+
     limits = Process.getrlimit(:AS)
     Process.setrlimit(:AS, File.read("/proc/self/statm").to_i * Etc.sysconf(Etc::SC_PAGESIZE), limits.last)
     taken = []

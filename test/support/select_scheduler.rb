@@ -14,6 +14,7 @@ class SelectScheduler
     @timers = []
     @lock = Thread::Mutex.new
     @unblocked = []
+    @interrupts = []
     @wake, @waker = IO.pipe
   end
 
@@ -38,6 +39,12 @@ class SelectScheduler
   # Any thread may call this.
   def unblock(_blocker, fiber)
     @lock.synchronize { @unblocked << fiber }
+    @waker.write_nonblock(".", exception: false)
+  end
+
+  # Ruby 4 asks for it when what the fiber waits for is closed. Any thread may call this.
+  def fiber_interrupt(fiber, exception)
+    @lock.synchronize { @interrupts << [fiber, exception] }
     @waker.write_nonblock(".", exception: false)
   end
 
@@ -74,6 +81,7 @@ class SelectScheduler
   def turn
     select
     take_unblocked
+    interrupt
     now = deadline(0)
     @waits.to_a.each do |fiber, wait|
       next unless @waits[fiber].equal?(wait)
@@ -110,6 +118,11 @@ class SelectScheduler
   def take_unblocked
     unblocked = @lock.synchronize { @unblocked.slice!(0..) }
     unblocked.each { |fiber| @waits[fiber].woken = true if @waits[fiber] }
+  end
+
+  def interrupt
+    interrupts = @lock.synchronize { @interrupts.slice!(0..) }
+    interrupts.each { |fiber, exception| fiber.raise(exception) if @waits[fiber] }
   end
 
   # How long nothing but an IO or another thread can make a fiber go on.

@@ -95,7 +95,6 @@ impl End {
 
     /// Puts bytes back in front of those that this input has still to give, for Ruby to read; a number has
     /// no place for them.
-    #[cfg(not(ruby_gte_4_0))]
     pub fn put_back(self, bytes: Vec<u8>) {
         let Some(file) = self.open_file() else { return };
         // SAFETY: `open_file` gives a valid pointer, and the GVL is held.
@@ -135,15 +134,6 @@ impl End {
         (buffer.ptr, buffer.off, buffer.len) = (room, 0, all as i32);
     }
 
-    /// As far as Ruby's `ungetbyte` takes them.
-    #[cfg(ruby_gte_4_0)]
-    pub fn put_back(self, bytes: Vec<u8>) {
-        let Kind::Io(io) = self.kind else { return };
-        let (Some(_), Ok(string)) = (self.descriptor_if_open(), string(&bytes)) else { return };
-        // SAFETY: `io` is an IO. What is thrown already says more than that this failed as well.
-        let _ = protect(|| unsafe { rb_sys::rb_io_ungetbyte(io, string.as_raw()) });
-    }
-
     /// The IO, or for a number a new IO that leaves the descriptor alone: something to wait with.
     pub fn io(self, ruby: &Ruby) -> Result<VALUE, Error> {
         match self.kind {
@@ -176,14 +166,15 @@ impl End {
     /// `IO.popen` ties to an IO. `None` for a number and for an IO that is not initialized.
     pub fn open_file(self) -> Option<*mut rb_io_t> {
         let Kind::Io(io) = self.kind else { return None };
-        // SAFETY: `io` is an IO; one that is not initialized has a null pointer.
-        let own = unsafe { fptr(io).as_mut()? };
-        #[cfg(not(ruby_gte_4_0))]
-        if self.direction == Direction::Out && is_set(own.tied_io_for_writing) {
-            // SAFETY: what is tied to an IO is an initialized IO.
-            return Some(unsafe { fptr(own.tied_io_for_writing) });
+        // SAFETY: `io` is an IO; one that is not initialized has a null pointer. What is tied to an IO is an initialized IO.
+        unsafe {
+            let own = fptr(io);
+            if own.is_null() {
+                return None;
+            }
+            let tied = (*own).tied_io_for_writing;
+            Some(if self.direction == Direction::Out && is_set(tied) { fptr(tied) } else { own })
         }
-        Some(own)
     }
 
     /// This input, if what goes back into it may go back by moving its position: before what Ruby has read ahead it
@@ -196,18 +187,8 @@ impl End {
     pub fn descriptor_if_open<'call>(self) -> Option<BorrowedFd<'call>> {
         let number = match self.kind {
             Kind::Number(number) => number,
-            #[cfg(not(ruby_gte_4_0))]
             // SAFETY: `open_file` gives a valid pointer, and the GVL is held.
             Kind::Io(_) => unsafe { (*self.open_file()?).fd },
-            #[cfg(ruby_gte_4_0)]
-            // SAFETY: `io` is an IO; only one that is closed has no number.
-            Kind::Io(io) => unsafe {
-                self.open_file()?;
-                if rb_sys::rb_io_closed_p(io) != rb_sys::Qfalse as VALUE {
-                    return None;
-                }
-                rb_sys::rb_io_descriptor(io)
-            },
         };
         // SAFETY: a number that is not -1; as in `borrow`.
         (number >= 0).then(|| unsafe { BorrowedFd::borrow_raw(number) })
@@ -225,86 +206,60 @@ impl End {
     ///
     /// What an input has still to write (a request, before the answer is read) is no reason for a call
     /// that must not wait to wait.
-    #[cfg(not(ruby_gte_4_0))]
     fn number_if_clear(self, nonblock: bool) -> Option<RawFd> {
         if let Kind::Number(number) = self.kind {
             return Some(number);
         }
-        // SAFETY: `open_file` gives a valid pointer, and the GVL is held.
-        let file = unsafe { &mut *self.open_file()? };
-        let (mode, written) = match self.direction {
-            Direction::In => {
-                (rb_sys::FMODE_READABLE, file.wbuf.len == 0 && !is_set(file.tied_io_for_writing))
-            }
-            Direction::Out => (rb_sys::FMODE_WRITABLE, file.wbuf.len == 0),
+        let file = self.open_file()?;
+        // SAFETY: `open_file` gives a valid pointer, and the GVL is held. In Ruby 4 the mode has the type of an enum that
+        // has no names for most of its values, so it is read as the number that it is.
+        let (fd, mode, tied, to_write, to_read) = unsafe {
+            let mode = (&raw const (*file).mode).cast::<u32>().read();
+            let to_read = (*file).rbuf.len != 0 || (*file).cbuf.len != 0;
+            ((*file).fd, mode, is_set((*file).tied_io_for_writing), (*file).wbuf.len != 0, to_read)
         };
-        let clear = file.fd >= 0
-            && file.mode & mode as i32 != 0
-            && file.rbuf.len == 0
-            && file.cbuf.len == 0
-            && (written || nonblock && self.direction == Direction::In);
-        clear.then_some(file.fd)
-    }
-
-    /// Ruby 4 shows nothing of an IO's state.
-    #[cfg(ruby_gte_4_0)]
-    fn number_if_clear(self, _nonblock: bool) -> Option<RawFd> {
-        match self.kind {
-            Kind::Io(_) => None,
-            Kind::Number(number) => Some(number),
-        }
+        let clear = match self.direction {
+            Direction::In => mode & rb_sys::FMODE_READABLE != 0 && (nonblock || !to_write && !tied),
+            Direction::Out => mode & rb_sys::FMODE_WRITABLE != 0 && !to_write,
+        };
+        (clear && !to_read && fd >= 0).then_some(fd)
     }
 
     /// Whether Ruby holds bytes for this output that are not written yet.
-    #[cfg(not(ruby_gte_4_0))]
     pub fn has_unwritten(self) -> bool {
         // SAFETY: `open_file` gives a valid pointer, and the GVL is held.
         self.open_file().is_some_and(|file| unsafe { (*file).wbuf.len > 0 })
     }
 
-    /// As if it did: Ruby 4 does not tell.
-    #[cfg(ruby_gte_4_0)]
-    pub fn has_unwritten(self) -> bool {
-        self.open_file().is_some()
-    }
-
     /// Writes out of Ruby's write buffer what can be written at once. Ruby's own flush would wait.
-    #[cfg(not(ruby_gte_4_0))]
     fn write_out_now(self, call: &str) -> Result<(), Error> {
         let Some(file) = self.open_file() else { return Ok(()) };
         // SAFETY: `open_file` gives a valid pointer, and the GVL is held; what is tied to an IO is an
         // initialized IO.
         let tied = unsafe { is_set((*file).tied_io_for_writing).then(|| fptr((*file).tied_io_for_writing)) };
         for file in [Some(file), tied].into_iter().flatten() {
-            // SAFETY: as above, and nothing else looks at this file until the borrow ends.
-            let file = unsafe { &mut *file };
+            // SAFETY: as above, and nothing else looks at this buffer until the borrow ends.
+            let (fd, buffer, lock) = unsafe { ((*file).fd, &mut (*file).wbuf, (*file).write_lock) };
             // SAFETY: a write lock is a Mutex. Who holds it is writing this buffer out just now.
-            let busy = is_set(file.write_lock)
-                && unsafe { rb_sys::rb_mutex_locked_p(file.write_lock) } != rb_sys::Qfalse as VALUE;
-            while file.fd >= 0 && file.wbuf.len > 0 && !busy {
+            let busy = is_set(lock) && unsafe { rb_sys::rb_mutex_locked_p(lock) } != rb_sys::Qfalse as VALUE;
+            while fd >= 0 && buffer.len > 0 && !busy {
                 // SAFETY: the buffer holds `len` bytes from `off` on, and the GVL is held.
                 let bytes = unsafe {
                     std::slice::from_raw_parts(
-                        file.wbuf.ptr.add(file.wbuf.off as usize).cast::<u8>(),
-                        file.wbuf.len as usize,
+                        buffer.ptr.add(buffer.off as usize).cast::<u8>(),
+                        buffer.len as usize,
                     )
                 };
-                match io_splice_core::write_now(borrow(call, file.fd)?, bytes) {
+                match io_splice_core::write_now(borrow(call, fd)?, bytes) {
                     Ok(Step::Moved(written)) => {
-                        file.wbuf.off += written as i32;
-                        file.wbuf.len -= written as i32;
+                        buffer.off += written as i32;
+                        buffer.len -= written as i32;
                     }
                     Ok(_) => break,
                     Err(errno) => return Err(error::errno(errno, call, None)),
                 }
             }
         }
-        Ok(())
-    }
-
-    /// Ruby 4 does not show the buffer, so there its own flush has to do, which may wait.
-    #[cfg(ruby_gte_4_0)]
-    fn write_out_now(self, _call: &str) -> Result<(), Error> {
         Ok(())
     }
 
@@ -372,7 +327,7 @@ pub fn descriptors<'call>(
     if nonblock {
         input.write_out_now(call)?;
         output.write_out_now(call)?;
-        if cfg!(not(ruby_gte_4_0)) && output.has_unwritten() {
+        if output.has_unwritten() {
             return Ok(None);
         }
     }
@@ -484,7 +439,6 @@ fn is_io(value: Value) -> bool {
 }
 
 /// Whether a field of an IO's state names an object: what is not set is 0 in some Rubies and nil in others.
-#[cfg(not(ruby_gte_4_0))]
 fn is_set(field: VALUE) -> bool {
     field != 0 && field != rb_sys::Qnil as VALUE
 }
