@@ -787,6 +787,6 @@ class TestFaults < Minitest::Test
   rescue NoMemoryError, Errno::ENOMEM
     nil
   ensure
-    Process.setrlimit(:AS, *limits)
+    Process.setrlimit(:AS, *limits) if limits
   end
 end
