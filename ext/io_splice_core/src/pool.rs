@@ -46,6 +46,8 @@ impl OwnPipe {
             }
         }
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // At once: a child that is forked before this does not know of them.
+        let (reader, writer) = (PrivateFd::new(reader), PrivateFd::new(writer));
         // EPERM: the user has many pipes already. Then a smaller one has to do.
         let capacity = [CAPACITY, CAPACITY / 4]
             .into_iter()
@@ -54,7 +56,7 @@ impl OwnPipe {
         if capacity < LEAST {
             return Err(Errno::NOBUFS);
         }
-        Ok(Self { reader: PrivateFd::new(reader), writer: PrivateFd::new(writer), capacity })
+        Ok(Self { reader, writer, capacity })
     }
 
     /// Keeps an empty pipe for the next copy.
