@@ -293,10 +293,14 @@ impl<K: Kernel> FanOut<K> {
     }
 
     /// Sees to it that there is a pipe for every output, if there are so many, and tells what goes into the smallest. That
-    /// of the last one is the one that is filled.
+    /// of the last one is the one that is filled. Without pipes it is its memory.
     fn room(&mut self) -> usize {
         let Some((last, others)) = self.targets.split_last_mut() else { return 0 };
         if self.source.plan.routes == [Route::ReadWrite] {
+            // The memory of the last portion does for the next one.
+            if matches!(self.source.held, Held::Nothing) && last.copy.held() == 0 {
+                std::mem::swap(&mut self.source.held, &mut last.copy.held);
+            }
             return PORTION;
         }
         let kernel = &mut self.source.kernel;
