@@ -99,7 +99,7 @@ impl Plan {
         let (wary_in, wary_out) = (is_wary(fd_in, &from), is_wary(fd_out, &to));
         let terminal_out = is_terminal(fd_out, &to);
         let mut routes = routes(from.kind(), &to, wary_out);
-        let small = len.is_some_and(|len| len <= SMALL);
+        let small = len.is_some_and(|len| len <= small_for(to.kind()));
         let large = len.is_none_or(|len| len >= LARGE);
         if routes[0] == Route::Through && (small || large && is_unix_to_tcp(fd_in, fd_out)) {
             routes = &[Route::ReadWrite];
@@ -163,7 +163,9 @@ fn limit(
 }
 
 /// Up to so many bytes a copy through memory costs less than the two ways into and out of a pipe.
-const SMALL: u64 = 2 << 10;
+fn small_for(to: FileType) -> u64 {
+    if to == FileType::RegularFile { 16 << 10 } else { 4 << 10 }
+}
 
 /// From so many bytes on it is worth asking of which family two sockets are.
 const LARGE: u64 = 64 << 10;
