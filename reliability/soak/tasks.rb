@@ -4,8 +4,9 @@ module Soak
   # What interrupts an operation from outside.
   Stop = Class.new(StandardError)
 
-  # How a call ended. `counted` says that no interrupt can have hidden its result.
-  Outcome = Struct.new(:kind, :value, :counted, keyword_init: true) do
+  # How a call ended. `counted` says that no interrupt can have hidden its result; `again`, that there was more than
+  # one, of which a later one can have taken the place of the first on the way out of the call.
+  Outcome = Struct.new(:kind, :value, :counted, :again, keyword_init: true) do
     def error = kind == :error ? value : nil
     def result = kind == :value ? value : nil
     def moved? = kind == :value && value.is_a?(Integer)
@@ -60,11 +61,18 @@ module Soak
       outcome = nil
       thread = way == :counted ? counted(call) { outcome = _1 } : Thread.new { outcome = caught_uncounted(&call) }
       pause(thread)
-      random.rand(1..3).times { way == :kill ? thread.kill : thread.raise(Stop) }
+      times = random.rand(1..3)
+      times.times { way == :kill ? thread.kill : thread.raise(Stop) }
+      join(thread)
+      outcome&.again = times > 1
+      outcome || Outcome.new(kind: :gone)
+    end
+
+    # An interrupt may come when all is over.
+    def join(thread)
       thread.join
-      outcome || Outcome.new(kind: :gone)
     rescue *INTERRUPTS
-      outcome || Outcome.new(kind: :gone)
+      nil
     end
 
     # The exception comes where the call lets it in, and nowhere else, so that it hides no count.

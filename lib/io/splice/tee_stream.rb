@@ -205,7 +205,8 @@ class IO
     # It goes by portions of at most 1 MiB: the next one is taken when all have the last. So the slowest sets the
     # pace, and none gets more than the others can still catch up on. When one fails, the others first get the
     # rest of the portion, so that they hold the same bytes, and then the error is raised. An exception from outside
-    # (`Thread#raise`, `Timeout`) does not wait for that; it tells who has how much. Either is a {PartialTee}.
+    # (`Thread#raise`, `Timeout`) does not wait for that; it tells who has how much. Either is a {PartialTee}. (A second
+    # one from outside, while the first is on its way out of here, takes its place and tells nothing.)
     #
     # With one target it is {copy_stream}. It waits as every call here does: see {Splice}.
     #
