@@ -28,7 +28,7 @@ module Fuzz
 
       name = "fifo-#{state}-#{number}" # what one has put in is in the way of another
       File.mkfifo(name) unless File.exist?(name)
-      fifo = File.open(name, File::RDWR | File::NONBLOCK | File::BINARY)
+      fifo = File.open(name, File::RDWR | File::NONBLOCK | File::BINARY).tap { |file| file.sync = true }
       ready(%w[data full blocking].include?(state) ? state : "empty", fifo, fifo).first
     end
 

@@ -125,8 +125,9 @@ module Fuzz
       ends.map(&:first).find { |io| (io in IO) && !io.closed? && io.fileno > 2 }&.close
     end
 
+    # Not by way of what Ruby may hold back, which it would write first, waiting for room: that would keep the watchdog.
     def feed(io)
-      [-> { io.write_nonblock("fed") }, -> { io.read_nonblock(99_999) }].each do |step|
+      [-> { io.write_nonblock("fed") if io.sync || io.stat.file? }, -> { io.read_nonblock(99_999) }].each do |step|
         step.call if io.respond_to?(:write_nonblock)
       rescue IOError, SystemCallError
         nil
