@@ -23,6 +23,9 @@ class TestFaults < Minitest::Test
   LIMIT = 100_000
   # What is left of the memory: too little for the one thing or the other.
   ROOM = [50_000, 200_000, 500_000].freeze
+  # Held while a child is forked: to a child of a process in which a close has begun and not ended, the IO is closed and
+  # its descriptor is open.
+  CLOSING = Thread::Mutex.new
   NOBODY = 65_534
 
   # A disk that gets full
@@ -578,7 +581,7 @@ class TestFaults < Minitest::Test
     writer = @writer
     @threads << thread do
       write_all(writer, bytes)
-      writer.close
+      CLOSING.synchronize { writer.close }
     end
     reader
   end
@@ -655,20 +658,9 @@ class TestFaults < Minitest::Test
   end
 
   # What the block says in a child process, of which a failure or a skip is one here.
-  def said_in_a_child
+  def said_in_a_child(&)
     report, into = pipe.each(&:binmode)
-    pid = fork do
-      report.close
-      into.write(Marshal.dump([:said, yield]))
-    rescue Minitest::Skip
-      into.write(Marshal.dump([:skip, $ERROR_INFO.message]))
-    rescue Exception # rubocop:disable Lint/RescueException -- it is told
-      why = [$ERROR_INFO.class, $ERROR_INFO.message, *$ERROR_INFO.backtrace.grep(/#{__FILE__}/)]
-      into.write(Marshal.dump([:flunk, why.join("\n")]))
-    ensure
-      into.flush
-      exit!(0)
-    end
+    pid = CLOSING.synchronize { fork } || say(report, into, &)
     into.close
     said = guarded { report.read }
     status = guarded { Process.wait2(pid).last }
@@ -681,6 +673,20 @@ class TestFaults < Minitest::Test
       Process.kill(:KILL, pid)
       Process.wait(pid)
     end
+  end
+
+  # In the child.
+  def say(report, into)
+    report.close
+    into.write(Marshal.dump([:said, yield]))
+  rescue Minitest::Skip
+    into.write(Marshal.dump([:skip, $ERROR_INFO.message]))
+  rescue Exception # rubocop:disable Lint/RescueException -- it is told
+    why = [$ERROR_INFO.class, $ERROR_INFO.message, *$ERROR_INFO.backtrace.grep(/#{__FILE__}/)]
+    into.write(Marshal.dump([:flunk, why.join("\n")]))
+  ensure
+    into.flush
+    exit!(0)
   end
 
   # Yields the path of a disk for 512 KiB, of which a file `filler` takes three quarters.
