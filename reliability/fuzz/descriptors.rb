@@ -7,7 +7,7 @@ module Fuzz
 
     def initialize
       @before = now
-      @pool = {}
+      @pool = {} # by number
       @identities = identities(@before)
     end
 
@@ -28,7 +28,7 @@ module Fuzz
     # After a case is over. An interrupt while Ruby's File.open opens a file makes Ruby 3.1 forget the descriptor.
     def complaints(interrupted)
       open = now
-      @pool.keep_if { |number, _| open.include?(number) }
+      @pool.keep_if { |number, pipe| target(number) == pipe }
       return missing(open) if (open - @before - @pool.keys).empty?
 
       GC.start
@@ -60,9 +60,8 @@ module Fuzz
     end
 
     def of_pool?(number)
-      return false unless @pool.size < POOL && target(number).start_with?("pipe:")
-
-      @pool[number] = true
+      pipe = target(number)
+      @pool[number] = pipe if @pool.size < POOL && pipe.start_with?("pipe:")
     end
 
     def identities(numbers) = numbers.to_h { |number| [number, target(number)] }

@@ -101,11 +101,14 @@ module Fuzz
     # Its time is limited by the scheduler, since an exception in the thread would not reach the fiber.
     def scheduler(kase, patience, &call)
       outcome = Outcome.new(thrown: :killed)
+      scheduler = SelectScheduler.new
       Thread.new do
-        Fiber.set_scheduler(SelectScheduler.new)
+        Fiber.set_scheduler(scheduler)
         Fiber.schedule { outcome = main(kase, patience) { in_time(&call) } }
       end.join
       outcome
+    ensure
+      scheduler.close_pipe
     end
 
     def in_time(&) = Fiber.scheduler.timeout_after(0.003, Overdue, "overdue", &)

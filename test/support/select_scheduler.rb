@@ -59,6 +59,11 @@ class SelectScheduler
   def close
     run
   ensure
+    close_pipe
+  end
+
+  # Ruby does not close the scheduler of a thread that is killed while it blocks in a fiber.
+  def close_pipe
     @wake.close
     @waker.close
   end
