@@ -558,7 +558,7 @@ class TestCopyInterrupts < Minitest::Test
   def until_taken(source, copy)
     until_asleep(copy)
     tries = 0
-    Thread.pass while source.wait_readable(0) && (tries += 1) < 1000
+    Thread.pass while readable?(source) && (tries += 1) < 1000
     copy
   end
 

@@ -87,7 +87,7 @@ class TestErrors < Minitest::Test
   def test_a_reader_that_leaves_before_all_has_moved
     file = tempfile(pattern(300_000))
     splicing = thread { IO.splice(file, nil, @into, nil, 300_000, IO::Splice::WAITALL) }
-    guarded { Thread.pass while @into.wait_writable(0) }
+    guarded { Thread.pass while writable?(@into) }
     @onward.close
 
     message = assert_raises(Errno::EPIPE) { guarded { splicing.value } }.message

@@ -2,7 +2,6 @@
 
 require "test_helper"
 require "io/nonblock"
-require "io/wait"
 
 # A process forks while its threads are in the middle of calls.
 class TestFork < Minitest::Test

@@ -3,7 +3,6 @@
 require "test_helper"
 require "io/console"
 require "io/nonblock"
-require "io/wait"
 require "pty"
 require "rbconfig"
 
@@ -241,7 +240,7 @@ class TestNonblocking < Minitest::Test
   def nearly_stuffed(kind)
     reader, nearly_full, total = stuffed(kind)
     taken = 0
-    taken += reader.readpartial([4096, total - taken].min).bytesize until nearly_full.wait_writable(0)
+    taken += reader.readpartial([4096, total - taken].min).bytesize until writable?(nearly_full)
     [reader, nearly_full, total - taken]
   end
 

@@ -1,7 +1,6 @@
 # frozen_string_literal: true
 
 require "test_helper"
-require "io/wait"
 require "objspace"
 require "open3"
 require "rbconfig"

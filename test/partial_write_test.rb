@@ -2,7 +2,6 @@
 
 require "test_helper"
 require "io/nonblock"
-require "io/wait"
 require "support/select_scheduler"
 
 # A call that ends in the middle says how many bytes are in, and those are a prefix of what it was given.
@@ -29,7 +28,7 @@ class TestPartialWrite < Minitest::Test
       writer.nonblock = nonblock
       putting = until_in("vmsplice", thread { IO.vmsplice(writer, pattern(ALL)) })
       read = guarded { reader.read(100_000) }
-      guarded { Thread.pass while writer.wait_writable(0) }
+      guarded { Thread.pass while writable?(writer) }
       until_in("vmsplice", putting)
       read += duplicate_of(reader)
       ending.call(putting, reader, writer)
@@ -330,7 +329,7 @@ class TestPartialWrite < Minitest::Test
     rescue IO::Splice::PartialWrite => e
       [e.class, e.bytes_written]
     end
-    guarded { Thread.pass until full?(writer) }
+    guarded { Thread.pass while writable?(writer) }
     put = duplicate_of(reader)
     reader.close
     value = guarded { ractor.respond_to?(:value) ? ractor.value : ractor.take }
@@ -475,10 +474,6 @@ class TestPartialWrite < Minitest::Test
     out, into = pipe
     IO.tee(reader, into, reader.pipe_size)
     out.readpartial(ALL)
-  end
-
-  def full?(writer)
-    writer.wait_writable(0).nil?
   end
 
   def interrupted(writer, data, error = Interrupted.new)

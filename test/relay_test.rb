@@ -2,7 +2,6 @@
 
 require "test_helper"
 require "io/nonblock"
-require "io/wait"
 require "open3"
 require "openssl"
 require "pty"
@@ -1334,12 +1333,12 @@ class TestRelay < Minitest::Test
   def until_taken(source, relay)
     until_asleep(relay)
     tries = 0
-    Thread.pass while source.wait_readable(0) && (tries += 1) < 1000
+    Thread.pass while readable?(source) && (tries += 1) < 1000
     relay
   end
 
   def at_its_end?(input)
-    input.wait_readable(0) && input.eof?
+    readable?(input) && input.eof?
   end
 
   # A socket that was full may have room a little later, so the bytes are either there or still in the source.

@@ -361,10 +361,6 @@ class TestSecurity < Minitest::Test
     here
   end
 
-  def nothing_to_read?(socket)
-    !socket.wait_readable(0)
-  end
-
   # Descriptors
 
   def descriptors = self.class.descriptors
@@ -405,7 +401,7 @@ class TestSecurity < Minitest::Test
   def stuck(call, target, source, *rest)
     fill(target)
     copy = thread { call.call(source, target, *rest) }
-    guarded { Thread.pass until copy.stop? && nothing_to_read?(source) }
+    guarded { Thread.pass until copy.stop? && !readable?(source) }
     copy
   end
 

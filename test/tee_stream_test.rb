@@ -974,7 +974,7 @@ class TestTeeStream < Minitest::Test
       targets, collects = targets(*STREAMS)
       writer.write("before")
       copy = until_asleep(thread { IO::Splice.tee_stream(reader, *targets) })
-      guarded { Thread.pass while reader.wait_readable(0) }
+      guarded { Thread.pass while readable?(reader) }
       settled(copy)
       guarded { end_ == :source ? reader.close : targets[end_].close }
       error = assert_raises(IOError) { value_of(copy) }

@@ -3,6 +3,7 @@
 $LOAD_PATH.unshift File.expand_path("../lib", __dir__)
 
 require "io/splice"
+require "io/wait"
 require "minitest/autorun"
 require "socket"
 require "tempfile"
@@ -112,6 +113,11 @@ module SpliceTest
     Process.kill(:KILL, child)
     Process.wait2(child).last
   end
+
+  # Whether it is ready now. Ruby says no as well when an interrupt was due, such as the end of a thread's time slice.
+  def readable?(io) = Array.new(3) { io.wait_readable(0) }.any?
+
+  def writable?(io) = Array.new(3) { io.wait_writable(0) }.any?
 
   # Returns once the thread waits in the kernel or elsewhere.
   def until_asleep(thread)

@@ -3,7 +3,6 @@
 require "test_helper"
 require "io/console"
 require "io/nonblock"
-require "io/wait"
 require "pty"
 
 # A call without F_NONBLOCK waits, whatever the mode of its descriptors, and other threads run.
