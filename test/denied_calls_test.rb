@@ -275,11 +275,15 @@ class TestDeniedCalls < Minitest::Test
       source = source(:unix, pattern(SIZE))
       reader, writer = pipe.each(&:binmode)
       deny = denier(answer, :splice)
-      handler = trap(:USR1) { deny.call }
+      denied = false
+      handler = trap(:USR1) do
+        deny.call
+        denied = true
+      end
       kick = thread do
         sleep 0.001 until reader.wait_readable && Thread.main.stop?
         Process.kill(:USR1, Process.pid)
-        sleep 0.02
+        sleep 0.001 until denied
         reader.read(10_000)
       end
       error = assert_raises(answer) { guarded { IO::Splice.full(source, writer, SIZE) } }
