@@ -554,14 +554,6 @@ class TestCopyInterrupts < Minitest::Test
     until_asleep(thread { IO::Splice.copy_stream(reader, target) })
   end
 
-  # Returns once the copy waits for its output: with the bytes of the source, or for leave to take them.
-  def until_taken(source, copy)
-    until_asleep(copy)
-    tries = 0
-    Thread.pass while readable?(source) && (tries += 1) < 1000
-    copy
-  end
-
   def assert_next_copy_is_clean(from, to)
     source = source(from, pattern(5000))
     target, arrived = slow_target(to)

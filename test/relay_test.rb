@@ -1329,14 +1329,6 @@ class TestRelay < Minitest::Test
     end
   end
 
-  # Returns once the relay waits for its output: with the bytes of the source, or for leave to take them.
-  def until_taken(source, relay)
-    until_asleep(relay)
-    tries = 0
-    Thread.pass while readable?(source) && (tries += 1) < 1000
-    relay
-  end
-
   def at_its_end?(input)
     readable?(input) && input.eof?
   end

@@ -125,6 +125,15 @@ module SpliceTest
     thread
   end
 
+  # Returns once the copy or relay of a thread waits for its output: with the bytes of the source, or for leave to take
+  # them.
+  def until_taken(source, thread)
+    until_asleep(thread)
+    tries = 0
+    Thread.pass while readable?(source) && (tries += 1) < 1000
+    thread
+  end
+
   # Bytes that tell where they stand, so that a lost, repeated or foreign one shows.
   def pattern(size)
     @pattern ||= "".b
