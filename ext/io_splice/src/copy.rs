@@ -1,5 +1,5 @@
-use io_splice_core::copy::{Copy, Known, Pause, Plan, Side};
-use io_splice_core::{Call, Errno, refusal};
+use io_splice_core::copy::{Copy, Known, Pause, Plan};
+use io_splice_core::{Call, Errno, Side, refusal};
 use magnus::block::Proc;
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, Value};
@@ -7,7 +7,7 @@ use magnus::{Error, IntoValue, Ruby, Value};
 use crate::end::{Direction, End, descriptors_for_copy, keep_alive};
 use crate::keep::keep;
 use crate::outside::{Outside, afterwards, outside};
-use crate::wait::{rest, scheduled, timed_out, wait_for};
+use crate::wait::{rest, timed_out, wait_for};
 use crate::{error, gvl, number};
 
 const NAME: &str = "copy_stream";
@@ -30,7 +30,7 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     if progress.is_some() {
         copy.report();
     }
-    if scheduled() {
+    if gvl::scheduled() {
         copy.never_block();
     }
     let mut ended = Ok(());

@@ -4,10 +4,9 @@ use std::time::Duration;
 use io_splice_core::{Errno, Step};
 use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::value::ReprValue;
-use magnus::{Error, RString, Ruby, TryConvert, Value};
+use magnus::{Error, Ruby, TryConvert, Value};
 use rb_sys::{VALUE, rb_io_t};
 
-use crate::wait::scheduled;
 use crate::{error, gvl, number};
 
 /// Which way the bytes go at an end.
@@ -381,7 +380,7 @@ fn write_out(call: &str, input: End, output: End) -> Result<(), Error> {
     let Some(file) = input.open_file().filter(|file| Some(*file) != output.open_file()) else {
         return Ok(());
     };
-    if !output.has_unwritten() || gvl::alone() || scheduled() {
+    if !output.has_unwritten() || gvl::alone() || gvl::scheduled() {
         return Ok(());
     }
     gvl::while_using(file, number_of(call, input)?.as_raw_fd(), || {
@@ -482,14 +481,6 @@ fn to_io(ruby: &Ruby, value: Value) -> Result<VALUE, Error> {
     protect(|| unsafe {
         rb_sys::rb_convert_type(value.as_raw(), rb_sys::RUBY_T_FILE as _, c"IO".as_ptr(), c"to_io".as_ptr())
     })
-}
-
-/// A String of these bytes.
-pub fn string(bytes: &[u8]) -> Result<RString, Error> {
-    // SAFETY: Ruby copies the bytes; for want of memory it raises.
-    let string = protect(|| unsafe { rb_sys::rb_str_new(bytes.as_ptr().cast(), bytes.len() as _) })?;
-    // SAFETY: it is what Ruby has just returned.
-    RString::try_convert(unsafe { Value::from_raw(string) })
 }
 
 /// Keeps the conservative garbage collector from missing an IO that only an [`End`] still names.

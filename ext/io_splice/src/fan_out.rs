@@ -3,10 +3,11 @@ use std::os::fd::BorrowedFd;
 use io_splice_core::copy::{FanOut, FanOutPause};
 use io_splice_core::{Errno, copied};
 use magnus::block::Proc;
+use magnus::rb_sys::{FromRawValue, protect};
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, RArray, RString, Ruby, TryConvert, Value};
 
-use crate::end::{Direction, End, descriptors_for_copy, number_of, string};
+use crate::end::{Direction, End, descriptors_for_copy, number_of};
 use crate::keep::keep;
 use crate::outside::{Outside, Scheduler, afterwards, outside};
 use crate::wait::{rest, timed_out};
@@ -186,3 +187,11 @@ fn descriptors<'call>(input: Option<End>, outputs: &[Option<End>]) -> Result<Des
 }
 
 type Descriptors<'call> = (Option<BorrowedFd<'call>>, Vec<Option<BorrowedFd<'call>>>);
+
+/// A String of these bytes.
+fn string(bytes: &[u8]) -> Result<RString, Error> {
+    // SAFETY: Ruby copies the bytes; for want of memory it raises.
+    let string = protect(|| unsafe { rb_sys::rb_str_new(bytes.as_ptr().cast(), bytes.len() as _) })?;
+    // SAFETY: it is what Ruby has just returned.
+    RString::try_convert(unsafe { Value::from_raw(string) })
+}

@@ -79,6 +79,12 @@ pub fn alone() -> bool {
     unsafe { rb_sys::rb_thread_alone() != 0 }
 }
 
+/// Whether this is a fiber that a scheduler runs.
+pub fn scheduled() -> bool {
+    // SAFETY: it only looks at the current thread and fiber.
+    unsafe { rb_sys::rb_fiber_scheduler_current() != rb_sys::Qnil as rb_sys::VALUE }
+}
+
 /// Lets pending signals, `Thread#raise`, `Thread#kill` and other threads have their turn. What is held off until this
 /// thread blocks comes as well.
 pub fn check_interrupts() -> Result<(), Error> {

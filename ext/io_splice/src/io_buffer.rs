@@ -89,7 +89,7 @@ impl Gift {
 
     /// The bytes behind the first `skip`, in pages that nobody else can reach. The buffer's own memory holds zeros from
     /// now on: other threads may write to a slice of it while a call waits.
-    pub fn pages(&mut self, skip: usize) -> rustix::io::Result<PageSlice<'_>> {
+    pub fn pages(&mut self, skip: usize) -> io_splice_core::Result<PageSlice<'_>> {
         let pages = match &mut self.pages {
             Some(pages) => pages,
             // SAFETY: the memory of a buffer that is mapped and nothing else is such a mapping, and only Ruby

@@ -3,8 +3,10 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use io_splice_core::copy::{Host, Hub, Side, Waited};
-use io_splice_core::{Awaited, Errno, PrivateFd, Watch, wait_until_any_ready, wait_until_ready};
+use io_splice_core::copy::{Host, Hub};
+use io_splice_core::{
+    Awaited, Errno, PrivateFd, Side, Waited, Watch, wait_until_any_ready, wait_until_ready,
+};
 use magnus::rb_sys::{AsRawValue, protect};
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, Value};
@@ -13,7 +15,6 @@ use crate::end::{End, number_of};
 use crate::error;
 use crate::gvl::{self, CurrentThread};
 use crate::keep::keep;
-use crate::wait::scheduled;
 
 /// Works without the GVL while Ruby knows that the ends are in use, so that closing one of them ends the work. It is
 /// handed their descriptors, in the same order. An error says that an exception is due. When an interrupt is
@@ -77,7 +78,7 @@ impl Outside {
     pub fn new(timeouts: (Option<Duration>, Option<Duration>)) -> Self {
         Self {
             thread: CurrentThread::new(),
-            scheduled: scheduled(),
+            scheduled: gvl::scheduled(),
             timeouts,
             awaited: Vec::new(),
             timeout: None,

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-use io_splice_core::copy::{Copy, Direction as Way, Known, Plan, Relay, RelayPause, Side};
+use io_splice_core::Side;
+use io_splice_core::copy::{Copy, Direction as Way, Known, Plan, Relay, RelayPause};
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, TryConvert, Value};
 

@@ -100,15 +100,9 @@ pub fn wait_for(ruby: &Ruby, call: &str, end: End, other: Option<End>) -> Result
     // Ruby watches for the close of the one IO that it waits for. A fiber cannot hold a region, so
     // there a scheduler learns of the close of the other one when it comes back.
     match other.and_then(|other| Some((other, other.open_file()?))) {
-        Some((other, file)) if !scheduled() => {
+        Some((other, file)) if !gvl::scheduled() => {
             gvl::while_using(file, number_of(call, other)?.as_raw_fd(), wait)
         }
         _ => wait(),
     }
-}
-
-/// Whether this is a fiber that a scheduler runs.
-pub fn scheduled() -> bool {
-    // SAFETY: it only looks at the current thread and fiber.
-    unsafe { rb_sys::rb_fiber_scheduler_current() != rb_sys::Qnil as VALUE }
 }

@@ -12,6 +12,7 @@
 //! - [`pipe_size`] and the like: a pipe's capacity.
 //! - [`refusal`]: the reason behind an errno that hides it.
 
+mod attempt;
 pub mod copy;
 mod descriptor;
 mod flags;
@@ -30,6 +31,7 @@ mod splice;
 mod tee;
 mod watch;
 
+pub use attempt::{Attempt, IOV_MAX, Step};
 pub use flags::Flags;
 pub use give::{give, takes_pages};
 pub use hold::{Hold, Nonblocking, hold, holds};
@@ -40,32 +42,12 @@ pub use pipe::{default_capacity, pipe_size, set_pipe_size};
 pub use pool::OwnPipe;
 pub use private_fd::{PrivateFd, close_after_fork};
 pub use put::{put, write_now};
-pub use ready::{Awaited, Readiness, ready, wait_until_any_ready, wait_until_ready};
+pub use ready::{Awaited, Readiness, Side, Waited, ready, wait_until_any_ready, wait_until_ready};
 pub use refusal::{Call, refusal};
 pub use splice::splice;
 pub use tee::tee;
 pub use watch::Watch;
 
-pub use rustix::io::Errno;
+pub use rustix::io::{Errno, Result};
 pub use rustix::param::page_size;
 pub use rustix::pipe::PIPE_BUF;
-
-/// How an attempt ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// So many bytes were moved (or, by [`tee`], duplicated); never 0.
-    Moved(usize),
-    /// The input has ended: nothing is in it, and nobody is left who could write.
-    Ended,
-    /// Nothing could be moved now, because the input is empty or the output is full.
-    WouldBlock,
-}
-
-/// The outcome of an attempt; `EAGAIN` is not an error but [`Step::WouldBlock`].
-pub type Attempt = rustix::io::Result<Step>;
-
-/// The most that Linux moves in one call (`MAX_RW_COUNT`), see read(2).
-const MAX_RW_COUNT: usize = 0x7fff_f000;
-
-/// Linux takes no more pieces of memory in one call (`UIO_MAXIOV`), see writev(2).
-pub const IOV_MAX: usize = 1024;

@@ -4,8 +4,6 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::copy::{Side, Waited};
-
 /// Which ends would let a transfer go on now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Readiness {
@@ -49,6 +47,28 @@ pub(crate) fn events(fd: BorrowedFd<'_>, events: PollFlags) -> rustix::io::Resul
     let mut fds = [PollFd::from_borrowed_fd(fd, events)];
     retry_on_intr(|| poll(&mut fds, Some(&NOW)))?;
     Ok(fds[0].revents())
+}
+
+/// One of the two ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Where the bytes come from.
+    Input,
+    /// Where they go.
+    Output,
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// The end may be ready.
+    Ready,
+    /// Somebody wants something of this thread.
+    Interrupted,
+    /// The end was not ready in time.
+    TimedOut,
+    /// Not here: return, wait, and come again.
+    Elsewhere,
 }
 
 /// An end that somebody waits for.

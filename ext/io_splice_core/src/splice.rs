@@ -3,7 +3,7 @@ use std::os::fd::BorrowedFd;
 use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;
 
-use crate::{Attempt, MAX_RW_COUNT, Step};
+use crate::attempt::{Attempt, MAX_RW_COUNT, Step};
 
 /// `splice(fd_in, off_in, fd_out, off_out, len, flags)`—Moves bytes between a pipe and something
 /// else, or between two pipes, as far as it can be done at once.

@@ -5,7 +5,8 @@ use rustix::fs::fstatfs;
 use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;
 
-use crate::{Attempt, MAX_RW_COUNT, Step, ready};
+use crate::attempt::{Attempt, MAX_RW_COUNT, Step};
+use crate::ready;
 
 /// `tee(fd_in, fd_out, len, flags)`—Duplicates what is in one pipe into another and consumes none
 /// of it, as far as it can be done at once.

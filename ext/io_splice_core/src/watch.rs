@@ -3,8 +3,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 
-use crate::copy::Side;
-use crate::{Awaited, PrivateFd};
+use crate::PrivateFd;
+use crate::ready::{Awaited, Side};
 
 /// Several ends in one descriptor, which is readable when one of them is ready: for those who can wait for a
 /// single descriptor only.

@@ -28,6 +28,7 @@ pub use route::{Known, Plan, Route};
 
 use crate::memory::zeroed;
 use crate::pool::OwnPipe;
+pub use crate::ready::{Side, Waited};
 use crate::{Awaited, PIPE_BUF};
 
 /// How much one call may move, so that an interrupt is noticed soon: the kernel does not look up while it
@@ -40,28 +41,6 @@ const SMALL_BUFFER: usize = 16 << 10;
 
 /// How much is moved before the caller is told.
 const REPORT: u64 = 1 << 20;
-
-/// One of the two ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// Where the bytes come from.
-    Input,
-    /// Where they go.
-    Output,
-}
-
-/// How a wait ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waited {
-    /// The end may be ready.
-    Ready,
-    /// Somebody wants something of this thread.
-    Interrupted,
-    /// The end was not ready in time.
-    TimedOut,
-    /// Not here: return, wait, and come again.
-    Elsewhere,
-}
 
 /// Who runs a copy.
 pub trait Host {
