@@ -1,13 +1,15 @@
-use io_splice_core::copy::{Copy, Known, Pause, Plan};
-use io_splice_core::{Call, Errno, Side, refusal};
+use std::os::fd::BorrowedFd;
+
+use io_splice_core::copy::{CopyStream, Known, Pause, Plan, Timeouts};
+use io_splice_core::{Call, Errno, refusal};
 use magnus::block::Proc;
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, Value};
 
 use crate::end::{Direction, End, descriptors_for_copy, keep_alive};
 use crate::keep::keep;
-use crate::outside::{Outside, afterwards, outside};
-use crate::wait::{rest, timed_out, wait_for};
+use crate::outside::{Outside, Scheduler, afterwards, outside};
+use crate::wait::timed_out;
 use crate::{error, gvl, number};
 
 const NAME: &str = "copy_stream";
@@ -26,7 +28,7 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
         Known { likely_file: offset.is_some() || input.is_file(ruby), takes_back: input.takes_back() };
     let plan =
         Plan::new(fd_in, fd_out, len, offset, known).map_err(|errno| error::errno(errno, NAME, None))?;
-    let mut copy = Copy::new(plan, len, offset);
+    let mut copy = CopyStream::new(plan, len, offset);
     if progress.is_some() {
         copy.report();
     }
@@ -36,12 +38,12 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let mut ended = Ok(());
     if offset.is_none() {
         let (bytes, taken) = input.take_read_ahead(ruby, len.unwrap_or(u64::MAX));
-        copy.put_first(bytes);
+        copy.prepend(bytes);
         ended = taken;
     }
     let ended = ended.and_then(|()| run(ruby, &mut copy, input, output, progress));
-    if ended.is_err() {
-        give_up(&mut copy, input, output);
+    if ended.is_err() && copy.in_flight() > 0 {
+        give_up(input, output, |fd_in, fd_out| copy.abort(fd_in, fd_out));
     }
     keep_alive(&input);
     keep_alive(&output);
@@ -58,18 +60,22 @@ fn numbers(ruby: &Ruby, len: Value, offset: Value) -> Result<(Option<u64>, Optio
     Ok((len, number::offset(ruby, "src_offset", offset)?))
 }
 
-fn run(ruby: &Ruby, copy: &mut Copy, input: End, output: End, progress: Option<Proc>) -> Result<(), Error> {
+fn run(
+    ruby: &Ruby,
+    copy: &mut CopyStream,
+    input: End,
+    output: End,
+    progress: Option<Proc>,
+) -> Result<(), Error> {
     let tell = |copied: u64| match progress {
         Some(progress) => progress.call::<_, Value>((copied,)).map(drop),
         None => Ok(()),
     };
+    let mut scheduler = Scheduler::default();
     loop {
         let (fd_in, fd_out) = descriptors_for_copy(NAME, input, output)?;
-        let end_of = |side| match side {
-            Side::Input => (input, output),
-            Side::Output => (output, input),
-        };
-        let mut host = Outside::new((input.timeout()?, output.timeout()?));
+        copy.set_timeouts(timeouts(input, output)?);
+        let mut host = Outside::new();
         let mut pause = Pause::Interrupted;
         outside(NAME, &[input, output], &mut |fds| pause = copy.run(fds[0], fds[1], &mut host))?;
         match pause {
@@ -79,12 +85,8 @@ fn run(ruby: &Ruby, copy: &mut Copy, input: End, output: End, progress: Option<P
                 keep(ruby, copy, || tell(copied))?;
             }
             Pause::Interrupted => gvl::check_interrupts()?,
-            Pause::Wait(side) => {
-                let (end, other) = end_of(side);
-                keep(ruby, copy, || wait_for(ruby, NAME, end, Some(other)))?;
-            }
-            Pause::InVain(times) => keep(ruby, copy, || rest(ruby, times))?,
-            Pause::TimedOut(side) => return Err(timed_out(ruby, end_of(side).0.direction())),
+            Pause::Wait => keep(ruby, copy, || scheduler.wait(ruby, NAME, &host, &[input, output]))?,
+            Pause::TimedOut(side) => return Err(timed_out(ruby, Direction::of(side))),
             Pause::Failed(errno) => {
                 let why = refusal(Call::Splice, Some(fd_in), fd_out, errno);
                 return Err(error::errno(errno, NAME, why.filter(|_| errno == Errno::INVAL)));
@@ -93,14 +95,20 @@ fn run(ruby: &Ruby, copy: &mut Copy, input: End, output: End, progress: Option<P
     }
 }
 
+/// `IO#timeout` of two ends.
+pub fn timeouts(input: End, output: End) -> Result<Timeouts, Error> {
+    Ok(Timeouts { input: input.timeout()?, output: output.timeout()? })
+}
+
 /// After an error or an exception: delivers what can be delivered, and puts the input back to stand right
-/// behind it.
-pub fn give_up(copy: &mut Copy, input: End, output: End) {
-    if copy.held() == 0 {
-        return;
-    }
+/// behind it. `abort` is that of the core.
+pub fn give_up(
+    input: End,
+    output: End,
+    mut abort: impl FnMut(Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>) -> Vec<u8>,
+) {
     let mut bytes = Vec::new();
-    afterwards(&[input.to_seek_back(), Some(output)], &mut |fds| bytes = copy.give_up(fds[0], fds[1]));
+    afterwards(&[input.to_seek_back(), Some(output)], &mut |fds| bytes = abort(fds[0], fds[1]));
     if !bytes.is_empty() {
         input.put_back(bytes);
     }

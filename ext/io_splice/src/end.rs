@@ -1,7 +1,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use io_splice_core::{Errno, Step};
+use io_splice_core::{Errno, Side, Step};
 use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::value::ReprValue;
 use magnus::{Error, Ruby, TryConvert, Value};
@@ -14,6 +14,16 @@ use crate::{error, gvl, number};
 pub enum Direction {
     In,
     Out,
+}
+
+impl Direction {
+    /// The direction of the end at this side of a copy.
+    pub fn of(side: Side) -> Self {
+        match side {
+            Side::Input => Self::In,
+            Side::Output => Self::Out,
+        }
+    }
 }
 
 #[derive(PartialEq, Eq)]

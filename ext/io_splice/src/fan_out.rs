@@ -10,7 +10,7 @@ use magnus::{Error, IntoValue, RArray, RString, Ruby, TryConvert, Value};
 use crate::end::{Direction, End, descriptors_for_copy, number_of};
 use crate::keep::keep;
 use crate::outside::{Outside, Scheduler, afterwards, outside};
-use crate::wait::{rest, timed_out};
+use crate::wait::timed_out;
 use crate::{error, gvl, number};
 
 const NAME: &str = "tee_stream";
@@ -53,7 +53,7 @@ pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
         },
         (None, None) => (Vec::new(), Ok(())),
     };
-    copy.put_first(first);
+    copy.prepend(first);
 
     let mut work = Work { copy, input, outputs, hand_over, taken, progress, failed: None };
     let ended = ended.and_then(|()| work.run(ruby));
@@ -92,19 +92,18 @@ impl Work {
         let mut scheduler = Scheduler::default();
         loop {
             descriptors(self.input, &self.outputs)?;
-            let mut hub = Outside::new((None, None));
+            let mut host = Outside::new();
             let mut pause = FanOutPause::Interrupted;
             outside(NAME, &ends, &mut |fds| {
                 let mut fds = fds.iter().copied();
                 let fds_out: Vec<_> = self.outputs.iter().map(|end| end.and_then(|_| fds.next())).collect();
-                pause = self.copy.run(fds.next(), &fds_out, &mut hub);
+                pause = self.copy.run(fds.next(), &fds_out, &mut host);
             })?;
             match pause {
                 FanOutPause::Done => return self.tell(ruby),
                 FanOutPause::Progress => self.tell(ruby)?,
                 FanOutPause::HandOver(output) => self.hand_over(ruby, output)?,
-                FanOutPause::Wait => keep(ruby, &mut self.copy, || scheduler.wait(ruby, NAME, &hub))?,
-                FanOutPause::InVain(times) => keep(ruby, &mut self.copy, || rest(ruby, times))?,
+                FanOutPause::Wait => keep(ruby, &mut self.copy, || scheduler.wait(ruby, NAME, &host, &ends))?,
                 FanOutPause::Interrupted => gvl::check_interrupts()?,
                 FanOutPause::TimedOut(output) => {
                     self.failed = output;
@@ -162,7 +161,7 @@ impl Work {
             .chain(self.outputs.iter().copied())
             .collect();
         let mut bytes = Vec::new();
-        afterwards(&ends, &mut |fds| bytes = self.copy.give_up(fds[0], &fds[1..]));
+        afterwards(&ends, &mut |fds| bytes = self.copy.abort(fds[0], &fds[1..]));
         if let (Some(input), false) = (self.input, bytes.is_empty()) {
             input.put_back(bytes);
         }

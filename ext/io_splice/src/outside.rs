@@ -3,18 +3,17 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use io_splice_core::copy::{Host, Hub};
-use io_splice_core::{
-    Awaited, Errno, PrivateFd, Side, Waited, Watch, wait_until_any_ready, wait_until_ready,
-};
-use magnus::rb_sys::{AsRawValue, protect};
+use io_splice_core::copy::Host;
+use io_splice_core::{Awaited, Errno, PrivateFd, Side, Waited, Watch, wait_until_any_ready};
+use magnus::rb_sys::AsRawValue;
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, Value};
 
-use crate::end::{End, number_of};
+use crate::end::{Direction, End, number_of};
 use crate::error;
 use crate::gvl::{self, CurrentThread};
 use crate::keep::keep;
+use crate::wait::{sleep, wait_until_ready};
 
 /// Works without the GVL while Ruby knows that the ends are in use, so that closing one of them ends the work. It is
 /// handed their descriptors, in the same order. An error says that an exception is due. When an interrupt is
@@ -63,66 +62,39 @@ pub fn afterwards(ends: &[Option<End>], work: &mut dyn FnMut(&[Option<BorrowedFd
     work(&open);
 }
 
-/// What work outside of the GVL finds there.
+/// The host of a copy that runs without the GVL.
 pub struct Outside {
     thread: CurrentThread,
     scheduled: bool,
-    /// How long the input and the output of a single copy may take to become ready.
-    timeouts: (Option<Duration>, Option<Duration>),
     /// What a scheduler has to wait for, and for how long.
-    pub awaited: Vec<(Side, RawFd)>,
-    pub timeout: Option<Duration>,
+    awaited: Vec<(Side, RawFd)>,
+    timeout: Option<Duration>,
 }
 
 impl Outside {
-    pub fn new(timeouts: (Option<Duration>, Option<Duration>)) -> Self {
-        Self {
-            thread: CurrentThread::new(),
-            scheduled: gvl::scheduled(),
-            timeouts,
-            awaited: Vec::new(),
-            timeout: None,
-        }
+    pub fn new() -> Self {
+        Self { thread: CurrentThread::new(), scheduled: gvl::scheduled(), awaited: Vec::new(), timeout: None }
     }
 }
 
 impl Host for Outside {
-    fn wait(&mut self, side: Side, fd: BorrowedFd<'_>) -> Waited {
-        if self.scheduled {
-            return Waited::Elsewhere;
-        }
-        if self.thread.interrupted() {
-            return Waited::Interrupted;
-        }
-        // An interrupt from here on ends the wait: Ruby signals the thread until it has come back.
-        let timeout = match side {
-            Side::Input => self.timeouts.0,
-            Side::Output => self.timeouts.1,
-        };
-        wait_until_ready(side, fd, timeout)
-    }
-
-    fn interrupted(&mut self) -> bool {
-        self.thread.interrupted()
-    }
-}
-
-impl Hub for Outside {
     fn wait(&mut self, ends: &mut [Awaited<'_>], timeout: Option<Duration>) -> Waited {
         if self.thread.interrupted() {
             return Waited::Interrupted;
         }
-        if !self.scheduled {
+        // An interrupt from here on ends the wait: Ruby signals the thread until it has come back.
+        if !self.scheduled || timeout == Some(Duration::ZERO) {
             return wait_until_any_ready(ends, timeout);
         }
-        match wait_until_any_ready(ends, Some(Duration::ZERO)) {
-            Waited::TimedOut if timeout != Some(Duration::ZERO) => {
-                self.awaited = ends.iter().map(|end| (end.side, end.fd.as_raw_fd())).collect();
-                self.timeout = timeout;
-                Waited::Elsewhere
+        if ends.len() > 1 {
+            match wait_until_any_ready(ends, Some(Duration::ZERO)) {
+                Waited::TimedOut => {}
+                waited => return waited,
             }
-            waited => waited,
         }
+        self.awaited = ends.iter().map(|end| (end.side, end.fd.as_raw_fd())).collect();
+        self.timeout = timeout;
+        Waited::Yield
     }
 
     fn interrupted(&mut self) -> bool {
@@ -130,17 +102,43 @@ impl Hub for Outside {
     }
 }
 
-/// Waits through the fiber scheduler for several descriptors at once, in the guise of one.
+/// Waits through the fiber scheduler for what a copy yielded to wait for.
 #[derive(Default)]
 pub struct Scheduler {
+    /// Several descriptors, in the guise of one.
     watch: Option<Watch>,
     /// The same descriptor, to wait for. It lives on the stack, where the garbage collector finds it.
     io: Option<Value>,
 }
 
 impl Scheduler {
-    /// Waits for what work outside of the GVL came back for.
-    pub fn wait(&mut self, ruby: &Ruby, call: &str, hub: &Outside) -> Result<(), Error> {
+    /// Waits for what `host` was asked to wait for. `ends` are those of the copy: where it is a single IO, that is what the
+    /// scheduler gets to see.
+    pub fn wait(&mut self, ruby: &Ruby, call: &str, host: &Outside, ends: &[End]) -> Result<(), Error> {
+        let timeout = host.timeout.map(|timeout| timeout.as_secs_f64());
+        let awaited = |end: &&End| match host.awaited[..] {
+            [(side, fd)] => {
+                end.direction() == Direction::of(side)
+                    && end.descriptor_if_open().map(|fd| fd.as_raw_fd()) == Some(fd)
+            }
+            _ => false,
+        };
+        match ends.iter().find(awaited) {
+            Some(end) => {
+                wait_until_ready(end.io(ruby)?, end.direction(), timeout.into_value_with(ruby)).map(drop)
+            }
+            None if host.awaited.is_empty() => sleep(ruby, timeout.unwrap_or_default()),
+            None => self.wait_for_any(ruby, call, host, timeout),
+        }
+    }
+
+    fn wait_for_any(
+        &mut self,
+        ruby: &Ruby,
+        call: &str,
+        host: &Outside,
+        timeout: Option<f64>,
+    ) -> Result<(), Error> {
         let fail = |errno| error::errno(errno, call, None);
         if self.watch.is_none() {
             self.watch = Some(Watch::new().map_err(fail)?);
@@ -148,7 +146,7 @@ impl Scheduler {
         let Some(watch) = &mut self.watch else { return Ok(()) };
         // SAFETY: these were descriptors a moment ago. If one is closed by now, the kernel says so.
         let borrow = |fd| unsafe { BorrowedFd::borrow_raw(fd) };
-        let awaited = hub.awaited.iter().map(|&(side, fd)| Awaited { side, fd: borrow(fd), ready: false });
+        let awaited = host.awaited.iter().map(|&(side, fd)| Awaited { side, fd: borrow(fd), ready: false });
         watch.set(&awaited.collect::<Vec<_>>()).map_err(fail)?;
         let io = match self.io {
             Some(io) => io,
@@ -158,14 +156,7 @@ impl Scheduler {
             }
         };
         self.io = Some(io);
-        let timeout = hub.timeout.map(|timeout| timeout.as_secs_f64()).into_value_with(ruby);
-        let wait = || {
-            // SAFETY: `io` is an IO and the events are a Fixnum. What it raises is the error.
-            protect(|| unsafe {
-                let events = rb_sys::rb_int2inum(rb_sys::RB_WAITFD_IN as _);
-                rb_sys::rb_io_wait(io.as_raw(), events, timeout.as_raw())
-            })
-        };
-        keep(ruby, &mut self.watch, wait).map(drop)
+        let timeout = timeout.into_value_with(ruby);
+        keep(ruby, &mut self.watch, || wait_until_ready(io.as_raw(), Direction::In, timeout)).map(drop)
     }
 }

@@ -1,15 +1,14 @@
 use std::time::Duration;
 
-use io_splice_core::Side;
-use io_splice_core::copy::{Copy, Direction as Way, Known, Plan, Relay, RelayPause};
+use io_splice_core::copy::{Direction as Way, Known, Plan, Relay, RelayPause};
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, TryConvert, Value};
 
-use crate::copy::give_up;
+use crate::copy::{give_up, timeouts};
 use crate::end::{Direction, End, descriptors_for_copy, keep_alive};
 use crate::keep::keep;
 use crate::outside::{Outside, Scheduler, outside};
-use crate::wait::{rest, timed_out};
+use crate::wait::timed_out;
 use crate::{error, gvl};
 
 const NAME: &str = "relay";
@@ -29,26 +28,29 @@ pub fn relay_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let pass_on = ruby.block_proc()?;
     let idle_timeout = seconds(ruby, args[4])?;
 
-    let copy = |(input, output): Ends| {
+    let plan = |(input, output): Ends| {
         let (fd_in, fd_out) = descriptors_for_copy(NAME, input, output)?;
-        let plan = Plan::new(fd_in, fd_out, None, None, Known::default())
-            .map_err(|errno| error::errno(errno, NAME, None))?;
-        Ok::<_, Error>((Copy::new(plan, None, None), (input.timeout()?, output.timeout()?)))
+        Plan::new(fd_in, fd_out, None, None, Known::default())
+            .map_err(|errno| error::errno(errno, NAME, None))
     };
-    let mut relay = Relay::new([copy(ends[0])?, copy(ends[1])?], idle_timeout);
+    let plans = [plan(ends[0])?, plan(ends[1])?];
+    let timeouts = [timeouts(ends[0].0, ends[0].1)?, timeouts(ends[1].0, ends[1].1)?];
+    let mut relay = Relay::new(plans, timeouts, idle_timeout);
     let mut ended = Ok(());
-    for (way, (input, _)) in ends.iter().enumerate() {
+    for (way, (input, _)) in Way::BOTH.into_iter().zip(ends) {
         if ended.is_ok() {
             let (bytes, taken) = input.take_read_ahead(ruby, u64::MAX);
-            relay.copy(way).put_first(bytes);
+            relay.prepend(way, bytes);
             ended = taken;
         }
     }
-    let pass_on = |way: Way| pass_on.call::<_, Value>((way,)).map(drop);
+    let pass_on = |way: Way| pass_on.call::<_, Value>((way as usize,)).map(drop);
     let ended = ended.and_then(|()| run(ruby, &mut relay, ends, pass_on));
     if ended.is_err() {
-        for (way, (input, output)) in ends.into_iter().enumerate() {
-            give_up(relay.copy(way), input, output);
+        for (way, (input, output)) in Way::BOTH.into_iter().zip(ends) {
+            if relay.in_flight(way) > 0 {
+                give_up(input, output, |fd_in, fd_out| relay.abort(way, fd_in, fd_out));
+            }
         }
     }
     keep_alive(&ends[0].0);
@@ -81,18 +83,18 @@ fn run(
     let mut scheduler = Scheduler::default();
     loop {
         let mut open = Vec::with_capacity(4);
-        for (way, (input, output)) in ends.into_iter().enumerate() {
+        for (way, (input, output)) in Way::BOTH.into_iter().zip(ends) {
             if !relay.is_over(way) {
                 descriptors_for_copy(NAME, input, output)?;
                 open.extend([input, output]);
             }
         }
-        let over = [relay.is_over(0), relay.is_over(1)];
-        let mut hub = Outside::new((None, None));
+        let over = Way::BOTH.map(|way| relay.is_over(way));
+        let mut host = Outside::new();
         let mut pause = RelayPause::Interrupted;
         outside(NAME, &open, &mut |fds| {
-            let mut pairs = fds.chunks_exact(2).map(|pair| (pair[0], pair[1]));
-            pause = relay.run(over.map(|over| if over { None } else { pairs.next() }), &mut hub);
+            let mut pairs = fds.chunks_exact(2).map(|pair| [pair[0], pair[1]]);
+            pause = relay.run(over.map(|over| if over { None } else { pairs.next() }), &mut host);
         })?;
         match pause {
             RelayPause::Done => return Ok(()),
@@ -101,16 +103,11 @@ fn run(
                 relay.passed_on(way);
             }
             RelayPause::Interrupted => gvl::check_interrupts()?,
-            RelayPause::InVain(times) => keep(ruby, relay, || rest(ruby, times))?,
-            RelayPause::Wait => keep(ruby, relay, || scheduler.wait(ruby, NAME, &hub))?,
+            RelayPause::Wait => keep(ruby, relay, || scheduler.wait(ruby, NAME, &host, &open))?,
             RelayPause::Idle => return Err(error::timeout(ruby, "Timed out: no byte in either direction")),
-            RelayPause::TimedOut(way, side) => {
-                let (input, output) = ends[way];
-                let end = if side == Side::Input { input } else { output };
-                return Err(timed_out(ruby, end.direction()));
-            }
+            RelayPause::TimedOut(_, side) => return Err(timed_out(ruby, Direction::of(side))),
             RelayPause::Failed(way, errno) => {
-                return Err(error::errno(errno, NAME, Some(["a to b", "b to a"][way])));
+                return Err(error::errno(errno, NAME, Some(["a to b", "b to a"][way as usize])));
             }
         }
     }

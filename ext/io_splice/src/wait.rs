@@ -1,5 +1,6 @@
 use std::os::fd::AsRawFd;
 
+use io_splice_core::copy::back_off;
 use io_splice_core::ready;
 use magnus::rb_sys::{AsRawValue, protect};
 use magnus::value::ReprValue;
@@ -42,10 +43,9 @@ impl Waiter {
 
     /// Waits until a single end may be ready, here the output of vmsplice.
     pub fn wait_for_one(&mut self, ruby: &Ruby, call: &str, end: End) -> Result<(), Error> {
-        self.in_vain += 1;
-        match self.in_vain {
-            1..=2 => wait_for(ruby, call, end, None),
-            _ => rest(ruby, self.in_vain),
+        match self.stalled() {
+            Some(rest) => sleep(ruby, rest),
+            None => wait_for(ruby, call, end, None),
         }
     }
 
@@ -53,17 +53,21 @@ impl Waiter {
     /// another (a socket that is writable while the system is short of socket memory). That must not
     /// become a loop at full speed.
     fn both_are_said_to_be_ready(&mut self, ruby: &Ruby) -> Result<(), Error> {
-        self.in_vain += 1;
-        if self.in_vain == 1 {
-            return gvl::check_interrupts();
+        match self.stalled() {
+            Some(rest) => sleep(ruby, rest),
+            None => gvl::check_interrupts(),
         }
-        rest(ruby, self.in_vain)
+    }
+
+    /// Nothing has moved although it could: how long to rest then, in seconds.
+    fn stalled(&mut self) -> Option<f64> {
+        self.in_vain = self.in_vain.saturating_add(1);
+        back_off(self.in_vain).map(|rest| rest.as_secs_f64())
     }
 }
 
-/// Sleeps a little, and longer each time, when the kernel says one thing and does another.
-pub fn rest(ruby: &Ruby, times: u32) -> Result<(), Error> {
-    let seconds = 0.001 * f64::from(times.min(20));
+/// Sleeps; under a scheduler only the fiber does.
+pub fn sleep(ruby: &Ruby, seconds: f64) -> Result<(), Error> {
     ruby.module_kernel().funcall::<_, _, Value>("sleep", (seconds,)).map(drop)
 }
 
@@ -83,19 +87,9 @@ pub fn wait_for(ruby: &Ruby, call: &str, end: End, other: Option<End>) -> Result
     let io = end.io(ruby)?;
     // Ruby looks it up by itself where a thread waits, but not for a scheduler.
     let timeout = timeout_of(io)?;
-    let wait = || {
-        let events = match end.direction() {
-            Direction::In => rb_sys::RB_WAITFD_IN,
-            Direction::Out => rb_sys::RB_WAITFD_OUT,
-        };
-        // SAFETY: `io` is an IO and `events` a Fixnum. What it raises is the error.
-        let answer = protect(|| unsafe {
-            rb_sys::rb_io_wait(io, rb_sys::rb_int2inum(events as _), timeout.as_raw())
-        })?;
-        match answer == rb_sys::Qfalse as VALUE {
-            true => Err(timed_out(ruby, end.direction())),
-            false => Ok(()),
-        }
+    let wait = || match wait_until_ready(io, end.direction(), timeout)? {
+        true => Ok(()),
+        false => Err(timed_out(ruby, end.direction())),
     };
     // Ruby watches for the close of the one IO that it waits for. A fiber cannot hold a region, so
     // there a scheduler learns of the close of the other one when it comes back.
@@ -105,4 +99,16 @@ pub fn wait_for(ruby: &Ruby, call: &str, end: End, other: Option<End>) -> Result
         }
         _ => wait(),
     }
+}
+
+/// `rb_io_wait`: whether the IO has become ready in time.
+pub fn wait_until_ready(io: VALUE, direction: Direction, timeout: Value) -> Result<bool, Error> {
+    let events = match direction {
+        Direction::In => rb_sys::RB_WAITFD_IN,
+        Direction::Out => rb_sys::RB_WAITFD_OUT,
+    };
+    // SAFETY: `io` is an IO and the events are a Fixnum. What it raises is the error.
+    let answer =
+        protect(|| unsafe { rb_sys::rb_io_wait(io, rb_sys::rb_int2inum(events as _), timeout.as_raw()) })?;
+    Ok(answer != rb_sys::Qfalse as VALUE)
 }

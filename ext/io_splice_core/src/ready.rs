@@ -61,14 +61,14 @@ pub enum Side {
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waited {
-    /// The end may be ready.
+    /// An end may be ready.
     Ready,
-    /// Somebody wants something of this thread.
+    /// An interrupt is pending.
     Interrupted,
-    /// The end was not ready in time.
+    /// No end was ready in time.
     TimedOut,
-    /// Not here: return, wait, and come again.
-    Elsewhere,
+    /// The host waits elsewhere: return to it, and be run again.
+    Yield,
 }
 
 /// An end that somebody waits for.

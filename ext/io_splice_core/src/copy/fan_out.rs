@@ -1,16 +1,15 @@
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, Result};
 
-use super::{Among, Copy, Held, Hub, Kernel, Linux, Pause, Plan, Route, Side, Step, Waited};
-use crate::memory::copied;
-use crate::{Awaited, OwnPipe};
+use super::host::{Wait, wait};
+use super::{Advance, Host, Kernel, Linux, Plan, Pump, Route, Timeouts, Waited};
 
 /// What outputs without a descriptor are handed at once: larger strings are slower, since each is new memory.
-const PORTION: usize = 64 << 10;
+const HAND_OVER_SIZE: usize = 64 << 10;
 
-/// Why [`FanOut::run`] came back. All but `Done` and `Failed` go on with the next `run`.
+/// Why [`FanOut::run`] returned. Unless it is `Done` or a failure, call `run` again to continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FanOutPause {
     /// All was copied, or the input has ended.
@@ -19,17 +18,15 @@ pub enum FanOutPause {
     Progress,
     /// This output has to be handed its bytes: see [`FanOut::bytes_for`].
     HandOver(usize),
-    /// Some end has to become ready first.
+    /// The host is to wait for what it was asked for.
     Wait,
-    /// All are said to be ready and yet nothing moves, for the n-th time.
-    InVain(u32),
-    /// An interrupt has to be looked after.
+    /// An interrupt is pending.
     Interrupted,
     /// The input or an output was not ready in time.
     TimedOut(Option<usize>),
-    /// The kernel says no to the input.
+    /// The kernel refuses to take from the input.
     InputFailed(Errno),
-    /// The kernel said no to this output. The others have the same bytes, all that left the input.
+    /// The kernel refused to bring bytes to this output. The others have the same bytes, all that left the input.
     OutputFailed(usize, Option<Errno>),
 }
 
@@ -42,28 +39,27 @@ pub enum FanOutPause {
 /// It owns no end; they are given to each [`run`](FanOut::run).
 #[derive(Debug)]
 pub struct FanOut<K: Kernel = Linux> {
-    source: Copy<K>,
+    /// It only takes bytes.
+    source: Pump<K>,
+    source_wait: Wait,
     targets: Vec<Target<K>>,
     failed: Option<(usize, Option<Errno>)>,
-    /// How long the input may take to become ready, and since when it is waited for.
-    timeout: Option<Duration>,
-    since: Option<Instant>,
-    /// What somebody who wants to know has been told.
-    told: Option<u64>,
+    /// The count last reported; `None` if nobody asked.
+    reported: Option<u64>,
 }
 
 #[derive(Debug)]
 struct Target<K: Kernel> {
-    /// It takes nothing, but is given what it is to deliver.
-    copy: Copy<K>,
-    timeout: Option<Duration>,
+    /// Never reads; it only writes what the source hands it.
+    pump: Pump<K>,
+    wait: Wait,
     state: State,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
-    Moving,
-    Waiting(Instant),
+    /// Some of its portion is still in flight.
+    Serving,
     /// It has its portion.
     Served,
     Failed,
@@ -72,14 +68,7 @@ enum State {
 impl Default for FanOut {
     /// A copy of nothing to nowhere.
     fn default() -> Self {
-        Self {
-            source: Copy::default(),
-            targets: Vec::new(),
-            failed: None,
-            timeout: None,
-            since: None,
-            told: None,
-        }
+        Self::with_kernel(Linux, Plan::NOWHERE, Vec::new(), Some(0))
     }
 }
 
@@ -89,48 +78,55 @@ impl FanOut {
         input: Option<BorrowedFd<'_>>,
         outputs: &[Option<BorrowedFd<'_>>],
         len: Option<u64>,
-    ) -> rustix::io::Result<Self> {
+    ) -> Result<Self> {
         let plan = input.map_or(Ok(Plan::NOWHERE), |input| Plan::to_several(input, outputs))?;
-        let target = |output: &Option<BorrowedFd<'_>>| {
-            let plan = output.map_or(Ok(Plan::NOWHERE), Plan::to)?;
-            let mut copy = Copy::with_kernel(Linux, plan, Some(0), None);
-            copy.never_block();
-            Ok(Target { copy, timeout: None, state: State::Served })
-        };
-        Ok(Self {
-            source: Copy::with_kernel(Linux, plan, len, None),
-            targets: outputs.iter().map(target).collect::<rustix::io::Result<_>>()?,
-            ..Self::default()
-        })
+        let target =
+            |output: &Option<BorrowedFd<'_>>| Ok((Linux, output.map_or(Ok(Plan::NOWHERE), Plan::to)?));
+        Ok(Self::with_kernel(Linux, plan, outputs.iter().map(target).collect::<Result<_>>()?, len))
     }
 }
 
 impl<K: Kernel> FanOut<K> {
-    /// Bytes that somebody has read ahead: they go first, and count.
-    pub fn put_first(&mut self, bytes: Vec<u8>) {
-        self.source.put_first(bytes);
+    fn with_kernel(kernel: K, plan: Plan, targets: Vec<(K, Plan)>, len: Option<u64>) -> Self {
+        let target = |(kernel, plan)| {
+            let mut pump = Pump::new(kernel, plan, Some(0), None);
+            pump.never_block();
+            Target { pump, wait: Wait::default(), state: State::Served }
+        };
+        Self {
+            source: Pump::new(kernel, plan, len, None),
+            source_wait: Wait::default(),
+            targets: targets.into_iter().map(target).collect(),
+            failed: None,
+            reported: None,
+        }
+    }
+
+    /// Bytes that were read ahead of the input: they go first, and count.
+    pub fn prepend(&mut self, bytes: Vec<u8>) {
+        self.source.prepend(bytes);
     }
 
     /// Asks to be told after each portion how far the copy is.
     pub fn report(&mut self) {
-        self.told = Some(0);
+        self.reported = Some(0);
     }
 
-    /// How long the input and each of the outputs may take to become ready.
+    /// Sets how long the input and each of the outputs may take to become ready.
     pub fn set_timeouts(
         &mut self,
         input: Option<Duration>,
         outputs: impl IntoIterator<Item = Option<Duration>>,
     ) {
-        self.timeout = input;
-        for (target, timeout) in self.targets.iter_mut().zip(outputs) {
-            target.timeout = timeout;
+        self.source_wait.set_timeouts(Timeouts { input, output: None });
+        for (target, output) in self.targets.iter_mut().zip(outputs) {
+            target.wait.set_timeouts(Timeouts { input: None, output });
         }
     }
 
     /// How many bytes each output has taken.
     pub fn delivered(&self) -> impl Iterator<Item = u64> {
-        self.targets.iter().map(|target| target.copy.delivered())
+        self.targets.iter().map(|target| target.pump.delivered())
     }
 
     /// How many bytes the output has taken that has taken most.
@@ -138,105 +134,128 @@ impl<K: Kernel> FanOut<K> {
         self.delivered().max().unwrap_or_default()
     }
 
-    /// Copies until it is done or something stands in the way. Without an input there is only what was put first.
+    /// Copies until it is done or something stands in the way. Without an input there is only what was prepended.
     pub fn run(
         &mut self,
         input: Option<BorrowedFd<'_>>,
         outputs: &[Option<BorrowedFd<'_>>],
-        hub: &mut impl Hub,
+        host: &mut impl Host,
     ) -> FanOutPause {
         // A forked child has other pipes, or none.
-        if self.source.lost_its_pipe() || self.targets.iter().any(|target| target.copy.lost_its_pipe()) {
+        if self.pumps().any(|pump| pump.in_flight.lost_its_pipe()) {
             return FanOutPause::InputFailed(Errno::BADF);
         }
         loop {
-            if let Some(pause) = self.serve(outputs, hub) {
+            if let Some(pause) = self.serve(outputs, host) {
                 return pause;
             }
-            let mut waiting = self.waiting(outputs);
-            let mut deadline = self.targets.iter().filter_map(Target::deadline).min();
-            if waiting.is_empty() {
-                // All have the same bytes.
-                if let Some(pause) = self.pause_between_portions(hub) {
+            let served = self.targets.iter().all(|target| target.state != State::Serving);
+            if served {
+                if let Some(pause) = self.between_portions(host).or_else(|| self.next_portion(input)) {
                     return pause;
                 }
-                let (step, input) = match input {
-                    Some(input) => (self.take(input), input),
-                    None if self.source.held() > 0 => match self.distribute() {
-                        Ok(()) => continue,
-                        Err(errno) => return FanOutPause::InputFailed(errno),
-                    },
-                    None => return FanOutPause::Done,
-                };
-                match step {
-                    Ok(Step::Moved | Step::Refused) => {
-                        self.since = None;
-                        continue;
-                    }
-                    Ok(Step::Ended) => return FanOutPause::Done,
-                    Ok(Step::InVain) => return FanOutPause::InVain(1),
-                    Ok(Step::WouldBlock(side)) => waiting.push(Awaited { side, fd: input, ready: false }),
-                    Err(Errno::INTR) => return FanOutPause::Interrupted,
-                    Err(errno) => return FanOutPause::InputFailed(errno),
-                }
-                let since = *self.since.get_or_insert_with(Instant::now);
-                deadline = self.timeout.and_then(|timeout| since.checked_add(timeout));
             }
-            let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            match hub.wait(&mut waiting, timeout) {
+            if self.can_advance(served) {
+                continue;
+            }
+            match self.wait(input.filter(|_| served), outputs, host) {
                 Waited::Ready => {}
                 Waited::Interrupted => return FanOutPause::Interrupted,
+                Waited::Yield => return FanOutPause::Wait,
                 Waited::TimedOut => {
-                    let overdue =
-                        |target: &Target<K>| target.deadline().is_some_and(|at| Some(at) == deadline);
-                    return FanOutPause::TimedOut(self.targets.iter().position(overdue));
+                    if let Some(pause) = self.overdue() {
+                        return pause;
+                    }
                 }
-                Waited::Elsewhere => return FanOutPause::Wait,
-            }
-            let targets = self.targets.iter_mut().filter(|target| target.is_waiting());
-            for (target, _) in targets.zip(waiting).filter(|(_, end)| end.ready) {
-                target.state = State::Moving;
             }
         }
     }
 
-    fn pause_between_portions(&mut self, hub: &mut impl Hub) -> Option<FanOutPause> {
-        if let Some((output, errno)) = self.failed {
-            return Some(FanOutPause::OutputFailed(output, errno));
-        }
-        let copied = self.copied();
-        if self.told.is_some_and(|told| told < copied) {
-            self.told = Some(copied);
-            return Some(FanOutPause::Progress);
-        }
-        hub.interrupted().then_some(FanOutPause::Interrupted)
+    fn pumps(&self) -> impl Iterator<Item = &Pump<K>> {
+        std::iter::once(&self.source).chain(self.targets.iter().map(|target| &target.pump))
     }
 
     /// Lets every output go on that can.
-    fn serve(&mut self, outputs: &[Option<BorrowedFd<'_>>], hub: &mut impl Hub) -> Option<FanOutPause> {
+    fn serve(&mut self, outputs: &[Option<BorrowedFd<'_>>], host: &mut impl Host) -> Option<FanOutPause> {
         for (index, output) in outputs.iter().enumerate() {
-            let target = &mut self.targets[index];
-            if target.state != State::Moving {
-                continue;
-            }
-            let Some(output) = *output else { return Some(FanOutPause::HandOver(index)) };
-            // It has nothing to take, so for the input anything will do.
-            match target.copy.run(output, output, &mut Among(hub)) {
-                Pause::Done | Pause::Progress => target.state = State::Served,
-                Pause::Wait(_) => target.state = State::Waiting(Instant::now()),
-                Pause::Failed(errno) => self.fail(index, Some(errno)),
-                Pause::InVain(times) => return Some(FanOutPause::InVain(times)),
-                Pause::Interrupted | Pause::TimedOut(_) => return Some(FanOutPause::Interrupted),
+            while self.targets[index].can_advance() {
+                let Some(output) = *output else { return Some(FanOutPause::HandOver(index)) };
+                let target = &mut self.targets[index];
+                // It takes nothing, so for the input anything will do.
+                match target.pump.advance(output, output) {
+                    Advance::Progress => {
+                        target.wait.progress();
+                        if host.interrupted() {
+                            return Some(FanOutPause::Interrupted);
+                        }
+                    }
+                    Advance::Done => target.state = State::Served,
+                    Advance::Blocked(side) => target.wait.blocked(side),
+                    Advance::Stalled(side) => target.wait.stalled(side),
+                    Advance::Interrupted => return Some(FanOutPause::Interrupted),
+                    Advance::Failed(errno) => self.fail(index, Some(errno)),
+                }
             }
         }
         None
     }
 
-    fn waiting<'fd>(&self, outputs: &[Option<BorrowedFd<'fd>>]) -> Vec<Awaited<'fd>> {
-        let targets = self.targets.iter().zip(outputs).filter(|(target, _)| target.is_waiting());
-        targets
-            .filter_map(|(_, output)| Some(Awaited { side: Side::Output, fd: (*output)?, ready: false }))
-            .collect()
+    /// All outputs have the same bytes.
+    fn between_portions(&mut self, host: &mut impl Host) -> Option<FanOutPause> {
+        if let Some((output, errno)) = self.failed {
+            return Some(FanOutPause::OutputFailed(output, errno));
+        }
+        let copied = self.copied();
+        if self.reported.is_some_and(|reported| reported < copied) {
+            self.reported = Some(copied);
+            return Some(FanOutPause::Progress);
+        }
+        host.interrupted().then_some(FanOutPause::Interrupted)
+    }
+
+    /// Takes the next portion, if there is one already, and gives each output its own.
+    fn next_portion(&mut self, input: Option<BorrowedFd<'_>>) -> Option<FanOutPause> {
+        if self.source.in_flight.is_empty() {
+            let Some(input) = input else { return Some(FanOutPause::Done) };
+            if self.source_wait.side().is_some() {
+                return None;
+            }
+            let room = self.room();
+            match self.source.fill(input, room) {
+                Advance::Progress => self.source_wait.progress(),
+                Advance::Done => return Some(FanOutPause::Done),
+                Advance::Blocked(side) => self.source_wait.blocked(side),
+                Advance::Stalled(side) => self.source_wait.stalled(side),
+                Advance::Interrupted => return Some(FanOutPause::Interrupted),
+                Advance::Failed(errno) => return Some(FanOutPause::InputFailed(errno)),
+            }
+        }
+        self.distribute().err().map(FanOutPause::InputFailed)
+    }
+
+    /// Whether anything can go on without a wait.
+    fn can_advance(&self, served: bool) -> bool {
+        if served { self.source_wait.side().is_none() } else { self.targets.iter().any(Target::can_advance) }
+    }
+
+    fn wait(
+        &mut self,
+        input: Option<BorrowedFd<'_>>,
+        outputs: &[Option<BorrowedFd<'_>>],
+        host: &mut impl Host,
+    ) -> Waited {
+        let source = input.map(|input| (&mut self.source_wait, [input; 2]));
+        let serving =
+            self.targets.iter_mut().zip(outputs).filter(|(target, _)| target.state == State::Serving);
+        let targets = serving.filter_map(|(target, output)| Some((&mut target.wait, [(*output)?; 2])));
+        wait(host, source.into_iter().chain(targets), None)
+    }
+
+    fn overdue(&self) -> Option<FanOutPause> {
+        let now = Instant::now();
+        let target = self.targets.iter().position(|target| target.wait.overdue(now).is_some());
+        let overdue = target.is_some() || self.source_wait.overdue(now).is_some();
+        overdue.then_some(FanOutPause::TimedOut(target))
     }
 
     /// This output takes no more. The others go on until they have the same bytes.
@@ -246,119 +265,80 @@ impl<K: Kernel> FanOut<K> {
     }
 
     /// The bytes that an output without a descriptor is to be handed.
-    pub fn bytes_for(&mut self, output: usize) -> rustix::io::Result<&[u8]> {
-        self.targets[output].copy.bytes()
+    pub fn bytes_for(&mut self, output: usize) -> Result<&[u8]> {
+        self.targets[output].pump.bytes()
     }
 
-    /// An output without a descriptor has taken so many of its bytes.
+    /// An output without a descriptor has taken `bytes` of its bytes.
     pub fn handed_over(&mut self, output: usize, bytes: usize) {
         let target = &mut self.targets[output];
-        target.copy.was_delivered(bytes);
-        if target.copy.held() == 0 {
+        target.pump.record_delivered(bytes);
+        if target.pump.in_flight.is_empty() {
             target.state = State::Served;
         }
     }
 
-    /// Gives up, for want of an end or for another reason. Every output gets what it takes at once of what others
-    /// have; what none of them has goes back: by moving the position of an input that has one, else it
-    /// is returned.
-    pub fn give_up(&mut self, input: Option<BorrowedFd<'_>>, outputs: &[Option<BorrowedFd<'_>>]) -> Vec<u8> {
+    /// Aborts the copy. Every output gets what it accepts at once of what others have; what none of them has goes back:
+    /// by moving the position of an input that has one, else it is returned.
+    pub fn abort(&mut self, input: Option<BorrowedFd<'_>>, outputs: &[Option<BorrowedFd<'_>>]) -> Vec<u8> {
         for (target, output) in self.targets.iter_mut().zip(outputs) {
             if let (Some(output), true) = (*output, target.state != State::Failed) {
-                target.copy.deliver_now(output);
+                target.pump.deliver_now(output);
             }
         }
-        if self.source.held() > 0 {
-            return self.source.give_up(input, None);
+        if !self.source.in_flight.is_empty() {
+            return self.source.abort(input, None);
         }
-        let furthest = self.targets.iter_mut().max_by_key(|target| target.copy.delivered());
-        furthest.map_or(Vec::new(), |target| target.copy.give_up(input, None))
+        let furthest = self.targets.iter_mut().max_by_key(|target| target.pump.delivered());
+        furthest.map_or(Vec::new(), |target| target.pump.abort(input, None))
     }
 
-    /// Takes the next portion and gives each output its own.
-    fn take(&mut self, input: BorrowedFd<'_>) -> super::Attempt {
-        if self.source.held() == 0 {
-            self.source.most = self.room();
-            match self.source.step(input, input)? {
-                Step::Moved => {}
-                Step::Refused => {
-                    self.source.plan.routes = &self.source.plan.routes[1..];
-                    return Ok(Step::Refused);
-                }
-                step => return Ok(step),
-            }
-        }
-        self.distribute()?;
-        Ok(Step::Moved)
-    }
-
-    /// Sees to it that there is a pipe for every output, if there are so many, and tells what goes into the smallest. That
-    /// of the last one is the one that is filled. Without pipes it is its memory.
+    /// How much fits into the pipe of every output, and gives each one while there are any. The source fills the pipe, or
+    /// the memory, of the last output.
     fn room(&mut self) -> usize {
         let Some((last, others)) = self.targets.split_last_mut() else { return 0 };
-        if self.source.plan.routes == [Route::ReadWrite] {
-            // The memory of the last portion does for the next one.
-            if matches!(self.source.held, Held::Nothing) && last.copy.held() == 0 {
-                std::mem::swap(&mut self.source.held, &mut last.copy.held);
-            }
-            return PORTION;
+        if !self.source.in_flight.has_storage() {
+            std::mem::swap(&mut self.source.in_flight, &mut last.pump.in_flight);
         }
-        let kernel = &mut self.source.kernel;
-        let filled = &mut self.source.idle;
-        *filled = filled.take().or_else(|| last.copy.idle.take()).or_else(|| kernel.pipe().ok());
-        for target in others.iter_mut().filter(|target| target.copy.idle.is_none()) {
-            target.copy.idle = kernel.pipe().ok();
+        if self.source.plan().routes == [Route::ReadWrite] {
+            return HAND_OVER_SIZE;
         }
-        let pipes = others.iter().filter_map(|target| target.copy.idle.as_ref()).chain(filled.as_ref());
-        pipes.map(OwnPipe::capacity).min().unwrap_or(usize::MAX)
+        let pumps = std::iter::once(&mut self.source).chain(others.iter_mut().map(|target| &mut target.pump));
+        pumps.filter_map(Pump::ensure_pipe).min().unwrap_or(usize::MAX)
     }
 
-    /// Gives every output its own of what the source holds, or none of them.
-    fn distribute(&mut self) -> rustix::io::Result<()> {
+    /// Gives every output its own of what the source has in flight, or none of them.
+    fn distribute(&mut self) -> Result<()> {
+        if self.source.in_flight.is_empty() {
+            return Ok(());
+        }
         if let Err(errno) = self.duplicate() {
-            // Then nobody gets any of it.
-            self.targets.iter_mut().for_each(|target| target.copy.held = Held::Nothing);
+            self.targets.iter_mut().for_each(|target| target.pump.in_flight.discard());
             return Err(errno);
         }
         if let Some(last) = self.targets.last_mut() {
-            last.copy.held = std::mem::replace(&mut self.source.held, Held::Nothing);
+            std::mem::swap(&mut self.source.in_flight, &mut last.pump.in_flight);
         }
-        self.targets.iter_mut().for_each(|target| target.state = State::Moving);
+        self.targets.iter_mut().for_each(|target| target.state = State::Serving);
         Ok(())
     }
 
-    /// Duplicates what the source holds for all but the last output. Whom that does not work for (there is no pipe, or
-    /// it has too few slots for many small pieces) gets a copy in memory.
-    fn duplicate(&mut self) -> rustix::io::Result<()> {
+    /// Duplicates what the source has in flight for all but the last output. One that cannot take a `tee` (no pipe, too
+    /// few slots) gets a copy in memory.
+    fn duplicate(&mut self) -> Result<()> {
         let Some((_, others)) = self.targets.split_last_mut() else { return Ok(()) };
-        if let Held::Pipe(pipe, bytes) = &self.source.held {
-            for target in &mut *others {
-                let Some(own) = target.copy.idle.take() else { continue };
-                // A pipe with a part of it is of no use, and is closed.
-                if self.source.kernel.tee(pipe.reader(), own.writer(), *bytes) == Ok(*bytes) {
-                    target.copy.held = Held::Pipe(own, *bytes);
-                }
-            }
+        for target in &mut *others {
+            self.source.tee_to(&mut target.pump);
         }
-        if others.iter().any(|target| target.copy.held() == 0) {
-            self.source.take_into_memory()?;
-        }
-        if let Held::Memory(buffer, bytes) = &self.source.held {
-            for target in others.iter_mut().filter(|target| target.copy.held() == 0) {
-                target.copy.held = Held::Memory(copied(&buffer[bytes.clone()])?, 0..bytes.len());
-            }
+        for target in others.iter_mut().filter(|target| target.pump.in_flight.is_empty()) {
+            self.source.copy_to(&mut target.pump)?;
         }
         Ok(())
     }
 }
 
 impl<K: Kernel> Target<K> {
-    fn is_waiting(&self) -> bool {
-        matches!(self.state, State::Waiting(_))
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        let State::Waiting(since) = self.state else { return None };
-        since.checked_add(self.timeout?)
+    fn can_advance(&self) -> bool {
+        self.state == State::Serving && self.wait.side().is_none()
     }
 }

@@ -4,71 +4,86 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 
-use super::{Among, Copy, Hub, Kernel, Linux, Pause, Side, Waited};
-use crate::Awaited;
+use super::host::{Wait, wait};
+use super::{Advance, Host, Kernel, Linux, PORTION, Plan, Pump, Side, Timeouts, Waited};
 
-/// Which way bytes go in a relay: its first or its second direction.
-pub type Direction = usize;
+/// One of the two directions of a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From its first side to its second.
+    AToB,
+    /// From its second side to its first.
+    BToA,
+}
 
-/// How many portions of 1 MiB make a turn. When each is followed by one in the other direction, the CPU time for both
-/// is a quarter more.
-const TURN: usize = 16;
+impl Direction {
+    /// Both, in the order in which everything stands that is there for each.
+    pub const BOTH: [Self; 2] = [Self::AToB, Self::BToA];
+
+    fn opposite(self) -> Self {
+        match self {
+            Self::AToB => Self::BToA,
+            Self::BToA => Self::AToB,
+        }
+    }
+}
+
+/// How much one direction may move before the other has its turn. When each portion of 1 MiB is followed by one in the
+/// other direction, the CPU time for both is a quarter more.
+const TURN: u64 = 16 * PORTION;
 
 /// Input and output of each direction; none of one that is over.
-pub type Ends<'fd> = [Option<(BorrowedFd<'fd>, BorrowedFd<'fd>)>; 2];
+pub type Ends<'fd> = [Option<[BorrowedFd<'fd>; 2]>; 2];
 
-/// How long an input and an output may take to become ready.
-pub type Timeouts = (Option<Duration>, Option<Duration>);
-
-/// Why [`Relay::run`] came back. All but `Done` and `Failed` go on with the next `run`.
+/// Why [`Relay::run`] returned. Unless it is `Done` or a failure, call `run` again to continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelayPause {
-    /// Both directions have ended, and the outputs know.
+    /// Both directions have ended, and each output has been shut down.
     Done,
-    /// The input of this direction has ended, its output has everything, and is no socket that could be told so.
-    /// To be told in another way, and then to be confirmed with [`Relay::passed_on`].
+    /// The input of this direction has ended, its output has everything and is not a socket that could be shut down.
+    /// To be told of the end in another way, and then to be confirmed with [`Relay::passed_on`].
     Ended(Direction),
-    /// Some end has to become ready first.
+    /// The host is to wait for what it was asked for.
     Wait,
-    /// All are said to be ready and yet nothing moves, for the n-th time.
-    InVain(u32),
-    /// An interrupt has to be looked after.
+    /// An interrupt is pending.
     Interrupted,
     /// No byte went in either direction for too long.
     Idle,
     /// This end of a direction was not ready in time.
     TimedOut(Direction, Side),
-    /// The kernel says no to this direction. The other one has delivered what had arrived by then.
+    /// The kernel refuses in this direction. The other one has delivered what had arrived by then.
     Failed(Direction, Errno),
 }
 
 /// Copies in both directions at once, in one loop, until both have ended.
 ///
-/// A direction whose input has ended tells its output so, and the other one goes on. While a direction
-/// waits with nothing in its hands it has no pipe.
+/// When the input of a direction has ended, its output is shut down for writing, and the other direction goes on. A
+/// direction that waits with nothing in flight has no pipe.
 ///
 /// It owns no end; they are given to each [`run`](Relay::run).
 #[derive(Debug)]
 pub struct Relay<K: Kernel = Linux> {
-    ways: [Way<K>; 2],
+    ways: [OneWay<K>; 2],
     idle_timeout: Option<Duration>,
-    /// When a byte went last.
-    last: Instant,
-    moved: u64,
+    /// When it was last seen that bytes had moved.
+    last_moved: Instant,
+    /// Whether bytes have moved since.
+    moved: bool,
 }
 
 #[derive(Debug)]
-struct Way<K: Kernel> {
-    copy: Copy<K>,
-    timeouts: Timeouts,
+struct OneWay<K: Kernel> {
+    pump: Pump<K>,
+    wait: Wait,
     state: State,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
-    Moving,
-    Waiting(Side, Instant),
+    Open,
+    /// The input has ended, and everything is delivered.
     Ended,
+    /// The output knows of the end.
     PassedOn,
     Failed(Errno),
 }
@@ -76,49 +91,96 @@ enum State {
 impl Default for Relay {
     /// A relay of nothing.
     fn default() -> Self {
-        Self::new(Default::default(), None)
+        Self::new([Plan::NOWHERE; 2], Default::default(), None)
+    }
+}
+
+impl Relay {
+    /// A relay with a plan and timeouts for each direction.
+    pub fn new(plans: [Plan; 2], timeouts: [Timeouts; 2], idle_timeout: Option<Duration>) -> Self {
+        Self::with_kernel([Linux; 2], plans, timeouts, idle_timeout)
     }
 }
 
 impl<K: Kernel> Relay<K> {
-    /// A relay of two copies to the end of their inputs, each with the time that its input and its output may take
-    /// to become ready.
-    pub fn new(copies: [(Copy<K>, Timeouts); 2], idle_timeout: Option<Duration>) -> Self {
-        let ways = copies.map(|(mut copy, timeouts)| {
-            // Neither is at it for longer than a turn, nor keeps the other one from its own.
-            copy.report();
-            copy.never_block();
-            Way { copy, timeouts, state: State::Moving }
-        });
-        Self { ways, idle_timeout, last: Instant::now(), moved: 0 }
+    /// As [`Relay::new`], with kernels of one's own.
+    #[doc(hidden)]
+    pub fn with_kernel(
+        kernels: [K; 2],
+        plans: [Plan; 2],
+        timeouts: [Timeouts; 2],
+        idle_timeout: Option<Duration>,
+    ) -> Self {
+        let [a, b] = kernels;
+        let way = |kernel, plan, timeouts| {
+            let mut pump = Pump::new(kernel, plan, None, None);
+            // Bounds each turn, so that neither direction starves the other.
+            pump.set_max_per_call(PORTION as usize);
+            pump.never_block();
+            let mut wait = Wait::default();
+            wait.set_timeouts(timeouts);
+            OneWay { pump, wait, state: State::Open }
+        };
+        let ways = [way(a, plans[0], timeouts[0]), way(b, plans[1], timeouts[1])];
+        Self { ways, idle_timeout, last_moved: Instant::now(), moved: false }
+    }
+
+    /// Bytes that were read ahead of the input of this direction: they go first, and count.
+    pub fn prepend(&mut self, direction: Direction, bytes: Vec<u8>) {
+        self.way(direction).pump.prepend(bytes);
     }
 
     /// How many bytes have reached their output, in each direction.
     pub fn delivered(&self) -> [u64; 2] {
-        [self.ways[0].copy.delivered(), self.ways[1].copy.delivered()]
-    }
-
-    /// The copy in one direction.
-    pub fn copy(&mut self, direction: Direction) -> &mut Copy<K> {
-        &mut self.ways[direction].copy
+        [self.ways[0].pump.delivered(), self.ways[1].pump.delivered()]
     }
 
     /// Whether this direction has ended, and its output knows.
     pub fn is_over(&self, direction: Direction) -> bool {
-        self.ways[direction].state == State::PassedOn
+        self.ways[direction as usize].state == State::PassedOn
     }
 
-    /// The output of this direction knows of its end.
+    /// The output of this direction has been told of the end.
     pub fn passed_on(&mut self, direction: Direction) {
-        self.ways[direction].state = State::PassedOn;
+        self.way(direction).state = State::PassedOn;
+    }
+
+    /// Whether bytes of this direction are in flight.
+    pub fn in_flight(&self, direction: Direction) -> usize {
+        self.ways[direction as usize].pump.in_flight.len()
+    }
+
+    /// The kernel's stand-in in this direction, for a test to look at.
+    #[doc(hidden)]
+    pub fn kernel(&mut self, direction: Direction) -> &mut K {
+        self.way(direction).pump.kernel()
+    }
+
+    /// Aborts one direction. Delivers what the output accepts at once; the rest goes back: by moving the position of an
+    /// input that has one, else it is returned.
+    pub fn abort(
+        &mut self,
+        direction: Direction,
+        input: Option<BorrowedFd<'_>>,
+        output: Option<BorrowedFd<'_>>,
+    ) -> Vec<u8> {
+        self.way(direction).pump.abort(input, output)
+    }
+
+    fn way(&mut self, direction: Direction) -> &mut OneWay<K> {
+        &mut self.ways[direction as usize]
     }
 
     /// Copies until both directions have ended or something stands in the way.
-    pub fn run(&mut self, ends: Ends<'_>, hub: &mut impl Hub) -> RelayPause {
+    pub fn run(&mut self, ends: Ends<'_>, host: &mut impl Host) -> RelayPause {
+        for direction in Direction::BOTH {
+            if self.way(direction).pump.in_flight.lost_its_pipe() {
+                return RelayPause::Failed(direction, Errno::BADF);
+            }
+        }
         loop {
-            for (direction, ends) in ends.into_iter().enumerate() {
-                let pause = ends.and_then(|(input, output)| self.turn(direction, input, output, hub));
-                if let Some(pause) = pause {
+            for (direction, ends) in Direction::BOTH.into_iter().zip(ends) {
+                if let Some(pause) = ends.and_then(|ends| self.turn(direction, ends, host)) {
                     return pause;
                 }
             }
@@ -128,13 +190,13 @@ impl<K: Kernel> Relay<K> {
             if self.ways.iter().all(|way| way.state == State::PassedOn) {
                 return RelayPause::Done;
             }
-            if self.ways.iter().any(|way| way.state == State::Moving) {
+            if self.ways.iter().any(OneWay::can_advance) {
                 continue;
             }
-            match self.wait(ends, hub) {
+            match self.wait(ends, host) {
                 Waited::Ready => {}
                 Waited::Interrupted => return RelayPause::Interrupted,
-                Waited::Elsewhere => return RelayPause::Wait,
+                Waited::Yield => return RelayPause::Wait,
                 Waited::TimedOut => {
                     if let Some(pause) = self.overdue() {
                         return pause;
@@ -148,27 +210,34 @@ impl<K: Kernel> Relay<K> {
     fn turn(
         &mut self,
         direction: Direction,
-        input: BorrowedFd<'_>,
-        output: BorrowedFd<'_>,
-        hub: &mut impl Hub,
+        [input, output]: [BorrowedFd<'_>; 2],
+        host: &mut impl Host,
     ) -> Option<RelayPause> {
-        let way = &mut self.ways[direction];
-        if way.state == State::Moving {
-            let mut portions = (0..TURN).map(|_| way.copy.run(input, output, &mut Among(hub)));
-            match portions.find(|pause| *pause != Pause::Progress).unwrap_or(Pause::Progress) {
-                Pause::Progress => {}
-                Pause::Wait(side) => way.state = State::Waiting(side, Instant::now()),
-                Pause::Done => way.state = State::Ended,
-                Pause::Failed(errno) => self.fail(direction, errno),
-                Pause::InVain(times) => return Some(RelayPause::InVain(times)),
-                Pause::Interrupted | Pause::TimedOut(_) => return Some(RelayPause::Interrupted),
+        let way = &mut self.ways[direction as usize];
+        let start = way.pump.delivered();
+        while way.can_advance() && way.pump.delivered() - start < TURN {
+            match way.pump.advance(input, output) {
+                Advance::Progress => {
+                    self.moved = true;
+                    way.wait.progress();
+                    if host.interrupted() {
+                        return Some(RelayPause::Interrupted);
+                    }
+                }
+                Advance::Done => way.state = State::Ended,
+                Advance::Blocked(side) => way.wait.blocked(side),
+                Advance::Stalled(side) => way.wait.stalled(side),
+                Advance::Interrupted => return Some(RelayPause::Interrupted),
+                Advance::Failed(errno) => {
+                    self.fail(direction, errno);
+                    return None;
+                }
             }
         }
-        let way = &mut self.ways[direction];
         if way.state == State::Ended {
-            way.copy.rest();
+            way.pump.in_flight.release_idle();
             match shutdown(output, Shutdown::Write) {
-                // Whoever is gone need not be told.
+                // A peer that is gone need not be told.
                 Ok(()) | Err(Errno::NOTCONN) => way.state = State::PassedOn,
                 Err(Errno::NOTSOCK) => return Some(RelayPause::Ended(direction)),
                 Err(errno) => self.fail(direction, errno),
@@ -179,79 +248,52 @@ impl<K: Kernel> Relay<K> {
 
     /// One direction has failed. The other one looks once more whether something has arrived.
     fn fail(&mut self, direction: Direction, errno: Errno) {
-        self.ways[direction].state = State::Failed(errno);
-        let other = &mut self.ways[1 - direction].state;
-        if let State::Waiting(Side::Input, _) = other {
-            *other = State::Moving;
+        self.way(direction).state = State::Failed(errno);
+        let other = self.way(direction.opposite());
+        if other.wait.side() == Some(Side::Input) {
+            other.wait.end();
         }
     }
 
-    /// When one direction has failed, the other one first delivers what has arrived, and then that is said.
-    fn failed(&mut self) -> Option<RelayPause> {
-        let failed = |way: &Way<K>| matches!(way.state, State::Failed(_));
-        let direction = self.ways.iter().position(failed)?;
-        let State::Failed(errno) = self.ways[direction].state else { return None };
-        match self.ways[1 - direction].state {
-            State::Moving | State::Waiting(Side::Output, _) => None,
-            State::Waiting(Side::Input, _) | State::Ended | State::PassedOn | State::Failed(_) => {
-                Some(RelayPause::Failed(direction, errno))
-            }
-        }
+    /// When one direction has failed, the other one first delivers what has arrived, and then that is reported.
+    fn failed(&self) -> Option<RelayPause> {
+        Direction::BOTH.into_iter().find_map(|direction| {
+            let State::Failed(errno) = self.ways[direction as usize].state else { return None };
+            let other = &self.ways[direction.opposite() as usize];
+            let goes_on = other.state == State::Open && other.wait.side() != Some(Side::Input);
+            (!goes_on).then_some(RelayPause::Failed(direction, errno))
+        })
     }
 
-    fn wait(&mut self, ends: Ends<'_>, hub: &mut impl Hub) -> Waited {
-        let now = Instant::now();
-        // What was taken and what was delivered.
-        let moved = self.ways.iter().map(|way| 2 * way.copy.delivered() + way.copy.held() as u64).sum();
-        if moved != self.moved {
-            (self.moved, self.last) = (moved, now);
+    fn wait(&mut self, ends: Ends<'_>, host: &mut impl Host) -> Waited {
+        if std::mem::take(&mut self.moved) {
+            self.last_moved = Instant::now();
         }
-        let mut awaited = Vec::with_capacity(2);
-        for (way, ends) in self.ways.iter_mut().zip(ends) {
-            way.copy.rest();
-            if let (State::Waiting(side, _), Some((input, output))) = (way.state, ends) {
-                let fd = if side == Side::Input { input } else { output };
-                awaited.push(Awaited { side, fd, ready: false });
-            }
+        for way in &mut self.ways {
+            way.pump.in_flight.release_idle();
         }
-        let waited = hub.wait(&mut awaited, self.deadline().map(|at| at.saturating_duration_since(now)));
-        if waited == Waited::Ready {
-            let waiting = self.ways.iter_mut().filter(|way| matches!(way.state, State::Waiting(..)));
-            for (way, _) in waiting.zip(awaited).filter(|(_, end)| end.ready) {
-                way.state = State::Moving;
-            }
-        }
-        waited
+        let until = self.idle_deadline();
+        let open = self.ways.iter_mut().zip(ends).filter(|(way, _)| way.state == State::Open);
+        wait(host, open.filter_map(|(way, ends)| Some((&mut way.wait, ends?))), until)
     }
 
-    /// When the first of the timeouts is over.
-    fn deadline(&self) -> Option<Instant> {
-        let idle = self.idle_timeout.and_then(|timeout| self.last.checked_add(timeout));
-        self.ways.iter().filter_map(Way::deadline).map(|(at, _)| at).chain(idle).min()
+    fn idle_deadline(&self) -> Option<Instant> {
+        self.last_moved.checked_add(self.idle_timeout?)
     }
 
     /// Which of the timeouts it was.
     fn overdue(&self) -> Option<RelayPause> {
         let now = Instant::now();
-        let mut ways = self.ways.iter().enumerate();
-        let way = ways.find_map(|(direction, way)| {
-            let (_, side) = way.deadline().filter(|(at, _)| *at <= now)?;
+        let overdue = Direction::BOTH.into_iter().find_map(|direction| {
+            let side = self.ways[direction as usize].wait.overdue(now)?;
             Some(RelayPause::TimedOut(direction, side))
         });
-        way.or_else(|| {
-            let idle = self.idle_timeout.and_then(|timeout| self.last.checked_add(timeout))?;
-            (idle <= now).then_some(RelayPause::Idle)
-        })
+        overdue.or_else(|| self.idle_deadline().filter(|at| *at <= now).map(|_| RelayPause::Idle))
     }
 }
 
-impl<K: Kernel> Way<K> {
-    fn deadline(&self) -> Option<(Instant, Side)> {
-        let State::Waiting(side, since) = self.state else { return None };
-        let timeout = match side {
-            Side::Input => self.timeouts.0,
-            Side::Output => self.timeouts.1,
-        };
-        Some((since.checked_add(timeout?)?, side))
+impl<K: Kernel> OneWay<K> {
+    fn can_advance(&self) -> bool {
+        self.state == State::Open && self.wait.side().is_none()
     }
 }

@@ -19,10 +19,10 @@ pub enum Route {
     Splice,
     /// From pipe to pipe. There `EINVAL` has one meaning: both are the same pipe, and a copy by any way
     /// would never end.
-    BetweenPipes,
-    /// Through a pipe of the gem's own.
-    Through,
-    /// Through memory: what works for everything.
+    PipeToPipe,
+    /// ViaPipe a pipe of the gem's own.
+    ViaPipe,
+    /// ViaPipe memory: what works for everything.
     ReadWrite,
 }
 
@@ -51,7 +51,7 @@ impl Route {
         ];
         match self {
             Self::ReadWrite => false,
-            Self::BetweenPipes => errno != Errno::INVAL && closed.contains(&errno),
+            Self::PipeToPipe => errno != Errno::INVAL && closed.contains(&errno),
             _ => closed.contains(&errno),
         }
     }
@@ -74,8 +74,8 @@ pub struct Plan {
     /// The ways to try, in this order.
     pub(crate) routes: &'static [Route],
     /// An end that may block all the same is asked first whether it is ready.
-    pub(crate) wary_in: bool,
-    pub(crate) wary_out: bool,
+    pub(crate) poll_first_in: bool,
+    pub(crate) poll_first_out: bool,
     /// A terminal in blocking mode may have room for a single byte when it says that it is ready, and waits for more.
     pub(crate) terminal_out: bool,
     /// What there is to copy, when the output is the very file that is read: without an end of its own
@@ -96,19 +96,10 @@ impl Plan {
         let from = if known.likely_file { Descriptor::look_at_file(fd_in) } else { Descriptor::look(fd_in) }?;
         let to = Descriptor::look(fd_out)?;
         let limit = limit(fd_in, &from, &to, offset)?;
-        let (wary_in, wary_out) = (is_wary(fd_in, &from), is_wary(fd_out, &to));
+        let (poll_first_in, poll_first_out) = (needs_poll(fd_in, &from), needs_poll(fd_out, &to));
         let terminal_out = is_terminal(fd_out, &to);
-        let mut routes = routes(from.kind(), &to, wary_out);
-        let small = len.is_some_and(|len| len <= small_for(to.kind()));
-        let large = len.is_none_or(|len| len >= LARGE);
-        if routes[0] == Route::Through && (small || large && is_unix_to_tcp(fd_in, fd_out)) {
-            routes = &[Route::ReadWrite];
-        }
-        if large && known.takes_back && from.is_pipe() && to.kind() == FileType::RegularFile && !to.appends()
-        {
-            routes = &[Route::Through, Route::ReadWrite];
-        }
-        Ok(Self { routes, wary_in, wary_out, terminal_out, limit })
+        let routes = choose(&from, &to, poll_first_out, len, known, || is_unix_to_tcp(fd_in, fd_out));
+        Ok(Self { routes, poll_first_in, poll_first_out, terminal_out, limit })
     }
 
     /// A plan for taking bytes from an input that go to several outputs. `EINVAL` if one of them leads back to it.
@@ -117,7 +108,7 @@ impl Plan {
         fds_out: &[Option<BorrowedFd<'_>>],
     ) -> rustix::io::Result<Self> {
         let from = Descriptor::look_closely(fd_in)?;
-        let mut plan = Self { wary_in: is_wary(fd_in, &from), ..Self::NOWHERE };
+        let mut plan = Self { poll_first_in: needs_poll(fd_in, &from), ..Self::NOWHERE };
         if fds_out.iter().all(Option::is_none) {
             plan.routes = &[Route::ReadWrite];
         }
@@ -135,14 +126,14 @@ impl Plan {
     pub(crate) fn to(fd_out: BorrowedFd<'_>) -> rustix::io::Result<Self> {
         let to = Descriptor::look(fd_out)?;
         let terminal_out = is_terminal(fd_out, &to);
-        Ok(Self { wary_out: is_wary(fd_out, &to), terminal_out, ..Self::NOWHERE })
+        Ok(Self { poll_first_out: needs_poll(fd_out, &to), terminal_out, ..Self::NOWHERE })
     }
 
     /// One of which no end is known.
     pub(crate) const NOWHERE: Self = Self {
-        routes: &[Route::Through, Route::ReadWrite],
-        wary_in: false,
-        wary_out: false,
+        routes: &[Route::ViaPipe, Route::ReadWrite],
+        poll_first_in: false,
+        poll_first_out: false,
         terminal_out: false,
         limit: None,
     };
@@ -162,27 +153,42 @@ fn limit(
     Ok(Some(from.size().saturating_sub(start)))
 }
 
-/// Up to so many bytes a copy through memory costs less than the two ways into and out of a pipe.
+/// Below this a copy through memory costs less than the two ways into and out of a pipe.
 fn small_for(to: FileType) -> u64 {
     if to == FileType::RegularFile { 16 << 10 } else { 4 << 10 }
 }
 
-/// From so many bytes on it is worth asking of which family two sockets are.
+/// From here on it is worth asking of which family two sockets are.
 const LARGE: u64 = 64 << 10;
 
-fn routes(from: FileType, to: &Descriptor, wary_out: bool) -> &'static [Route] {
-    use Route::{BetweenPipes, CopyFileRange, ReadWrite, Sendfile, Splice, Through};
-    match (from, to.kind()) {
-        (FileType::Fifo, FileType::Fifo) => &[BetweenPipes, ReadWrite],
+/// The routes for a copy of `len` bytes, the best first.
+fn choose(
+    from: &Descriptor,
+    to: &Descriptor,
+    poll_first_out: bool,
+    len: Option<u64>,
+    known: Known,
+    is_unix_to_tcp: impl FnOnce() -> bool,
+) -> &'static [Route] {
+    use Route::{CopyFileRange, PipeToPipe, ReadWrite, Sendfile, Splice, ViaPipe};
+    let small = len.is_some_and(|len| len <= small_for(to.kind()));
+    let large = len.is_none_or(|len| len >= LARGE);
+    match (from.kind(), to.kind()) {
+        (FileType::Fifo, FileType::Fifo) => &[PipeToPipe, ReadWrite],
         (_, FileType::Fifo) => &[Splice, ReadWrite],
         _ if to.appends() => &[ReadWrite],
         (FileType::RegularFile, FileType::RegularFile) => &[CopyFileRange, Sendfile, ReadWrite],
+        (FileType::Fifo, FileType::RegularFile) if large && known.takes_back => &[ViaPipe, ReadWrite],
         // A blocking splice from a pipe keeps that pipe locked, so it had better be a pipe of our own.
-        (FileType::Fifo, _) if wary_out => &[Through, ReadWrite],
+        (FileType::Fifo, _) if poll_first_out => via_pipe_unless(small),
         (FileType::Fifo, _) => &[Splice, ReadWrite],
         (FileType::RegularFile | FileType::BlockDevice, _) => &[Sendfile, ReadWrite],
-        _ => &[Through, ReadWrite],
+        _ => via_pipe_unless(small || large && is_unix_to_tcp()),
     }
+}
+
+fn via_pipe_unless(through_memory: bool) -> &'static [Route] {
+    if through_memory { &[Route::ReadWrite] } else { &[Route::ViaPipe, Route::ReadWrite] }
 }
 
 /// From a UNIX to a TCP socket, splice costs twice the time of reading and writing: it passes on the pages of
@@ -198,7 +204,7 @@ fn is_terminal(fd: BorrowedFd<'_>, end: &Descriptor) -> bool {
 }
 
 /// Whether an end may hold up the kernel, so that it is asked first whether it is ready.
-fn is_wary(fd: BorrowedFd<'_>, end: &Descriptor) -> bool {
+fn needs_poll(fd: BorrowedFd<'_>, end: &Descriptor) -> bool {
     // Splicing to a pipe never waits; writing to one in blocking mode does.
     let pipe_waits = end.is_pipe() && !end.is_nonblocking();
     pipe_waits || matches!(hold_of(fd, end), Hold::Peer | Hold::Driver)

@@ -1,0 +1,148 @@
+use std::os::fd::BorrowedFd;
+use std::time::Instant;
+
+use rustix::io::Errno;
+
+use super::host::{Wait, wait};
+use super::{Advance, Host, Kernel, Linux, PORTION, Plan, Pump, Side, Timeouts, Waited};
+
+/// Why [`CopyStream::run`] returned. Unless it is `Done` or a failure, call `run` again to continue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// All was copied, or the input has ended.
+    Done,
+    /// A portion was copied, and the caller asked to be told.
+    Progress,
+    /// The host is to wait for what it was asked for.
+    Wait,
+    /// An interrupt is pending.
+    Interrupted,
+    /// This end was not ready in time.
+    TimedOut(Side),
+    /// The kernel refuses.
+    Failed(Errno),
+}
+
+/// A copy from one input to one output.
+///
+/// It owns no end; they are given to each [`run`](CopyStream::run).
+#[derive(Debug)]
+pub struct CopyStream<K: Kernel = Linux> {
+    pump: Pump<K>,
+    wait: Wait,
+    /// The count last reported; `None` if nobody asked.
+    reported: Option<u64>,
+}
+
+impl Default for CopyStream {
+    /// A copy of nothing.
+    fn default() -> Self {
+        Self::new(Plan::NOWHERE, Some(0), None)
+    }
+}
+
+impl CopyStream {
+    /// A copy of `len` bytes, or to the end of the input; from `offset`, or from where the input stands.
+    pub fn new(plan: Plan, len: Option<u64>, offset: Option<u64>) -> Self {
+        Self::with_kernel(Linux, plan, len, offset)
+    }
+}
+
+impl<K: Kernel> CopyStream<K> {
+    /// As [`CopyStream::new`], with a kernel of one's own.
+    #[doc(hidden)]
+    pub fn with_kernel(kernel: K, plan: Plan, len: Option<u64>, offset: Option<u64>) -> Self {
+        Self { pump: Pump::new(kernel, plan, len, offset), wait: Wait::default(), reported: None }
+    }
+
+    /// Asks that the kernel never wait for a peer, not even on a descriptor in blocking mode.
+    pub fn never_block(&mut self) {
+        self.pump.never_block();
+    }
+
+    /// Sets how long the input and the output may take to become ready.
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) {
+        self.wait.set_timeouts(timeouts);
+    }
+
+    /// Bytes that were read ahead of the input: they go first, and count.
+    pub fn prepend(&mut self, bytes: Vec<u8>) {
+        self.pump.prepend(bytes);
+    }
+
+    /// Asks to be told now and then how far the copy is.
+    pub fn report(&mut self) {
+        self.reported = Some(0);
+        self.pump.set_max_per_call(PORTION as usize);
+    }
+
+    /// How many bytes the output has taken.
+    pub fn delivered(&self) -> u64 {
+        self.pump.delivered()
+    }
+
+    /// How many bytes have left the input and not reached the output.
+    pub fn in_flight(&self) -> usize {
+        self.pump.in_flight.len()
+    }
+
+    /// The kernel's stand-in, for a test to look at.
+    #[doc(hidden)]
+    pub fn kernel(&mut self) -> &mut K {
+        self.pump.kernel()
+    }
+
+    /// Copies until it is done or something stands in the way.
+    pub fn run(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>, host: &mut impl Host) -> Pause {
+        if self.pump.in_flight.lost_its_pipe() {
+            return Pause::Failed(Errno::BADF);
+        }
+        loop {
+            if self.wait.side().is_some() {
+                match wait(host, [(&mut self.wait, [input, output])], None) {
+                    Waited::Ready => {}
+                    Waited::Interrupted => return Pause::Interrupted,
+                    Waited::Yield => return Pause::Wait,
+                    Waited::TimedOut => {
+                        if let Some(side) = self.wait.overdue(Instant::now()) {
+                            return Pause::TimedOut(side);
+                        }
+                        continue;
+                    }
+                }
+            }
+            match self.pump.advance(input, output) {
+                Advance::Progress => {
+                    self.wait.progress();
+                    if self.report_is_due() {
+                        return Pause::Progress;
+                    }
+                    if host.interrupted() {
+                        return Pause::Interrupted;
+                    }
+                }
+                Advance::Done => return Pause::Done,
+                Advance::Blocked(side) => self.wait.blocked(side),
+                Advance::Stalled(side) => self.wait.stalled(side),
+                Advance::Interrupted => return Pause::Interrupted,
+                Advance::Failed(errno) => return Pause::Failed(errno),
+            }
+        }
+    }
+
+    /// Aborts the copy. Delivers what the output accepts at once; the rest goes back: by moving the position of an input
+    /// that has one, else it is returned.
+    pub fn abort(&mut self, input: Option<BorrowedFd<'_>>, output: Option<BorrowedFd<'_>>) -> Vec<u8> {
+        self.pump.abort(input, output)
+    }
+
+    fn report_is_due(&mut self) -> bool {
+        let delivered = self.delivered();
+        let Some(reported) = &mut self.reported else { return false };
+        let due = delivered - *reported >= PORTION;
+        if due {
+            *reported = delivered;
+        }
+        due
+    }
+}
