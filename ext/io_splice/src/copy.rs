@@ -23,7 +23,7 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let (len, offset) = numbers(ruby, args[2], args[3])?;
     let progress = if ruby.block_given() { Some(ruby.block_proc()?) } else { None };
 
-    let (fd_in, fd_out) = descriptors_for_copy(NAME, input, output)?;
+    let (fd_in, fd_out) = descriptors_for_copy(NAME, &input, &output)?;
     let known =
         Known { likely_file: offset.is_some() || input.is_file(ruby), takes_back: input.takes_back() };
     let plan =
@@ -73,7 +73,7 @@ fn run(
     };
     let mut scheduler = Scheduler::default();
     loop {
-        let (fd_in, fd_out) = descriptors_for_copy(NAME, input, output)?;
+        let (fd_in, fd_out) = descriptors_for_copy(NAME, &input, &output)?;
         copy.set_timeouts(timeouts(input, output)?);
         let mut host = Outside::new();
         let mut pause = Pause::Interrupted;
@@ -110,6 +110,6 @@ pub fn give_up(
     let mut bytes = Vec::new();
     afterwards(&[input.to_seek_back(), Some(output)], &mut |fds| bytes = abort(fds[0], fds[1]));
     if !bytes.is_empty() {
-        input.put_back(bytes);
+        input.unread(bytes);
     }
 }

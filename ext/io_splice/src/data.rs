@@ -73,11 +73,15 @@ impl Objects {
         }
     }
 
-    /// The bytes of a String, good until Ruby code runs.
-    fn string<'string>(self, index: usize) -> &'string [u8] {
-        // SAFETY: as above.
-        RString::from_value(self.get(index))
-            .map_or(&[], |string| unsafe { &*ptr::from_ref(string.as_slice()) })
+    /// The bytes of a String.
+    ///
+    /// # Safety
+    ///
+    /// They must not be used any more when Ruby code has run, or another thread: the string may be changed then.
+    unsafe fn string<'string>(self, index: usize) -> &'string [u8] {
+        let Some(string) = RString::from_value(self.get(index)) else { return &[] };
+        // SAFETY: the caller promises that nobody changes the string meanwhile, and `Data` keeps it alive.
+        unsafe { &*ptr::from_ref(string.as_slice()) }
     }
 }
 
@@ -101,7 +105,7 @@ impl Data {
                 if gift {
                     Piece::Gift(index, Gift::new(ruby, call, object)?)
                 } else {
-                    io_buffer::bytes(object)?;
+                    io_buffer::check(object)?;
                     Piece::Buffer(index)
                 }
             } else if let Some(pages) = Pages::from_value(object) {
@@ -147,7 +151,10 @@ impl Data {
                     let index = *index;
                     self.hold_string(ruby, index)?
                 }
-                Piece::Buffer(index) => Piece::copy(ruby, io_buffer::bytes(self.objects.get(*index))?)?,
+                Piece::Buffer(index) => {
+                    // SAFETY: they are copied at once.
+                    Piece::copy(ruby, unsafe { io_buffer::bytes(self.objects.get(*index)) }?)?
+                }
                 Piece::Gift(_, gift) => {
                     gift.pages(0).map_err(|errno| error::no_memory(ruby, errno))?;
                     continue;
@@ -161,7 +168,8 @@ impl Data {
 
     /// Ruby's own copies of long strings share the memory until somebody writes to the original.
     fn hold_string(&mut self, ruby: &Ruby, index: usize) -> Result<Piece, Error> {
-        let bytes = self.objects.string(index);
+        // SAFETY: they are copied, or not looked at again, before Ruby code runs.
+        let bytes = unsafe { self.objects.string(index) };
         if bytes.len() < SHORT {
             return Piece::copy(ruby, bytes);
         }
@@ -197,7 +205,8 @@ impl Data {
             _ => {
                 let mut slices = Vec::with_capacity(rest.len().min(IOV_MAX));
                 for piece in self.pieces[self.at..].iter().take(IOV_MAX) {
-                    let Some(bytes) = self.bytes(piece)? else { break };
+                    // SAFETY: no Ruby code runs before the attempt is over.
+                    let Some(bytes) = (unsafe { self.bytes(piece) })? else { break };
                     slices.push(IoSlice::new(&bytes[std::mem::take(&mut skip)..]));
                 }
                 (put(pipe, &slices), slices.iter().map(|slice| slice.len()).sum())
@@ -235,15 +244,22 @@ impl Data {
         Ok(match piece {
             Piece::Pages(pages) => pages.len(),
             Piece::Gift(_, gift) => gift.len(),
-            _ => self.bytes(piece)?.map_or(0, <[u8]>::len),
+            // SAFETY: only their number is looked at.
+            _ => unsafe { self.bytes(piece) }?.map_or(0, <[u8]>::len),
         })
     }
 
     /// The bytes that have to be copied into the pipe.
-    fn bytes<'data>(&self, piece: &'data Piece) -> Result<Option<&'data [u8]>, Error> {
+    ///
+    /// # Safety
+    ///
+    /// They must not be used any more when Ruby code has run, or another thread.
+    unsafe fn bytes<'data>(&self, piece: &'data Piece) -> Result<Option<&'data [u8]>, Error> {
         Ok(match piece {
-            Piece::String(index) => Some(self.objects.string(*index)),
-            Piece::Buffer(index) => Some(io_buffer::bytes(self.objects.get(*index))?),
+            // SAFETY: it is the caller's to keep Ruby from running.
+            Piece::String(index) => Some(unsafe { self.objects.string(*index) }),
+            // SAFETY: the same.
+            Piece::Buffer(index) => Some(unsafe { io_buffer::bytes(self.objects.get(*index)) }?),
             // SAFETY: `frozen` keeps the string.
             Piece::Frozen(bytes) => Some(unsafe { &**bytes }),
             Piece::Copy(bytes) => Some(bytes),

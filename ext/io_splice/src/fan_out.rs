@@ -7,7 +7,7 @@ use magnus::rb_sys::{FromRawValue, protect};
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, RArray, RString, Ruby, TryConvert, Value};
 
-use crate::end::{Direction, End, descriptors_for_copy, number_of};
+use crate::end::{Direction, End, descriptor_of, descriptors_for_copy};
 use crate::keep::keep;
 use crate::outside::{Outside, Scheduler, afterwards, outside};
 use crate::wait::timed_out;
@@ -33,7 +33,7 @@ pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     // They are IOs and numbers, and stay where they are as long as they are arguments.
     let outputs = args[4..].iter().map(end).collect::<Result<Vec<_>, Error>>()?;
 
-    let (fd_in, fds_out) = descriptors(input, &outputs)?;
+    let (fd_in, fds_out) = descriptors(input.as_ref(), &outputs)?;
     let mut copy = FanOut::new(fd_in, &fds_out, len).map_err(|errno| {
         let why = (errno == Errno::INVAL).then_some("an output is the pipe that is the input");
         error::errno(errno, NAME, why)
@@ -91,7 +91,7 @@ impl Work {
         let ends: Vec<_> = self.outputs.iter().copied().chain([self.input]).flatten().collect();
         let mut scheduler = Scheduler::default();
         loop {
-            descriptors(self.input, &self.outputs)?;
+            descriptors(self.input.as_ref(), &self.outputs)?;
             let mut host = Outside::new();
             let mut pause = FanOutPause::Interrupted;
             outside(NAME, &ends, &mut |fds| {
@@ -163,16 +163,19 @@ impl Work {
         let mut bytes = Vec::new();
         afterwards(&ends, &mut |fds| bytes = self.copy.abort(fds[0], &fds[1..]));
         if let (Some(input), false) = (self.input, bytes.is_empty()) {
-            input.put_back(bytes);
+            input.unread(bytes);
         }
     }
 }
 
 /// The descriptors of all ends. What Ruby has still to write is written first.
-fn descriptors<'call>(input: Option<End>, outputs: &[Option<End>]) -> Result<Descriptors<'call>, Error> {
+fn descriptors<'end>(
+    input: Option<&'end End>,
+    outputs: &'end [Option<End>],
+) -> Result<Descriptors<'end>, Error> {
     let mut fd_in = None;
     let mut fds_out = Vec::with_capacity(outputs.len());
-    for output in outputs {
+    for output in outputs.iter().map(Option::as_ref) {
         // Without an input the output stands in for it, of which nothing is asked then.
         let both =
             output.map(|output| descriptors_for_copy(NAME, input.unwrap_or(output), output)).transpose()?;
@@ -180,12 +183,12 @@ fn descriptors<'call>(input: Option<End>, outputs: &[Option<End>]) -> Result<Des
         fds_out.push(both.map(|(_, fd_out)| fd_out));
     }
     if let (Some(input), None) = (input, fd_in) {
-        fd_in = Some(number_of(NAME, input)?);
+        fd_in = Some(descriptor_of(NAME, input)?);
     }
     Ok((input.and(fd_in), fds_out))
 }
 
-type Descriptors<'call> = (Option<BorrowedFd<'call>>, Vec<Option<BorrowedFd<'call>>>);
+type Descriptors<'end> = (Option<BorrowedFd<'end>>, Vec<Option<BorrowedFd<'end>>>);
 
 /// A String of these bytes.
 fn string(bytes: &[u8]) -> Result<RString, Error> {

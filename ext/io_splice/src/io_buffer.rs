@@ -19,9 +19,19 @@ pub fn is_buffer(value: Value) -> bool {
     unsafe { rb_sys::rb_obj_is_kind_of(value.as_raw(), rb_sys::rb_cIOBuffer) == rb_sys::Qtrue as VALUE }
 }
 
-/// What the buffer holds, good until Ruby code runs. One that has no memory (any more) is an
-/// `IO::Buffer::AllocationError`, a slice of what is no longer there an `IO::Buffer::InvalidatedError`.
-pub fn bytes<'buffer>(buffer: Value) -> Result<&'buffer [u8], Error> {
+/// Checks that the buffer has memory: one that has none (any more) is an `IO::Buffer::AllocationError`, a slice of what is
+/// no longer there an `IO::Buffer::InvalidatedError`.
+pub fn check(buffer: Value) -> Result<(), Error> {
+    // SAFETY: they are not looked at.
+    unsafe { bytes(buffer) }.map(drop)
+}
+
+/// The bytes of the buffer, after [`check`].
+///
+/// # Safety
+///
+/// They must not be used any more when Ruby code has run, or another thread: the buffer may be changed or freed then.
+pub unsafe fn bytes<'buffer>(buffer: Value) -> Result<&'buffer [u8], Error> {
     let (mut start, mut len) = (std::ptr::null(), 0);
     protect(|| {
         // SAFETY: it raises what it has against the buffer.
@@ -32,7 +42,7 @@ pub fn bytes<'buffer>(buffer: Value) -> Result<&'buffer [u8], Error> {
         // Ruby 3.1 says so itself, later ones say that it is empty.
         return Err(error::null_buffer(&Ruby::get_with(buffer)));
     }
-    // SAFETY: Ruby has just said that this is the buffer's memory.
+    // SAFETY: Ruby has just said that this is the buffer's memory; the caller does not use it for longer.
     Ok(unsafe { std::slice::from_raw_parts(start.cast(), len as usize) })
 }
 
@@ -57,7 +67,7 @@ pub struct Gift {
 impl Gift {
     /// Locks the buffer, if it owns pages that can be given away.
     pub fn new(ruby: &Ruby, call: &str, buffer: Value) -> Result<Self, Error> {
-        bytes(buffer)?;
+        check(buffer)?;
         let (mut start, mut len) = (null_mut(), 0);
         // SAFETY: it has just been seen that this is a valid buffer.
         let flags = unsafe { rb_io_buffer_get_bytes(buffer.as_raw(), &mut start, &mut len) };

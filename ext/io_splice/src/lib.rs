@@ -19,6 +19,7 @@ mod pages;
 mod path;
 mod pipe_size;
 mod relay;
+mod ruby_io;
 mod transfer;
 mod vmsplice;
 mod wait;

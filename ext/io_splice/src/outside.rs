@@ -9,7 +9,7 @@ use magnus::rb_sys::AsRawValue;
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, Value};
 
-use crate::end::{Direction, End, number_of};
+use crate::end::{Direction, End, descriptor_of};
 use crate::error;
 use crate::gvl::{self, CurrentThread};
 use crate::keep::keep;
@@ -24,7 +24,7 @@ pub fn outside(call: &str, ends: &[End], work: &mut dyn FnMut(&[BorrowedFd<'_>])
 
 fn use_ends<'fd>(
     call: &str,
-    ends: &[End],
+    ends: &'fd [End],
     fds: &mut Vec<BorrowedFd<'fd>>,
     work: &mut dyn FnMut(&[BorrowedFd<'_>]),
 ) -> Result<(), Error> {
@@ -34,14 +34,16 @@ fn use_ends<'fd>(
     // What `handle_interrupt(… => :on_blocking)` has held off so far Ruby does not look for when the work begins.
     gvl::check_interrupts()?;
     // For a moment at each of them the GVL is gone, in which those that are still to come may be closed.
-    let fd = number_of(call, *end)?;
-    let file = end.open_file().filter(|file| {
-        !gvl::alone() && !ends[..fds.len()].iter().any(|other| other.open_file() == Some(*file))
-    });
+    let fd = descriptor_of(call, end)?;
+    let io = end
+        .ruby_io()
+        .filter(|io| !gvl::alone() && !ends[..fds.len()].iter().any(|other| other.ruby_io() == Some(*io)));
     fds.push(fd);
-    match file {
-        Some(file) if fds.len() == ends.len() => gvl::without_while_using(file, fd.as_raw_fd(), || work(fds)),
-        Some(file) => gvl::while_using(file, fd.as_raw_fd(), || use_ends(call, ends, fds, work)),
+    match io {
+        Some(io) if fds.len() == ends.len() => {
+            gvl::without_while_using(io.as_ptr(), fd.as_raw_fd(), || work(fds))
+        }
+        Some(io) => gvl::while_using(io.as_ptr(), fd.as_raw_fd(), || use_ends(call, ends, fds, work)),
         None => use_ends(call, ends, fds, work),
     }
 }
@@ -50,7 +52,7 @@ fn use_ends<'fd>(
 /// nobody; another interrupt does not keep it from being done. Nothing is raised and rescued here: a `throw` that is
 /// on its way would be forgotten.
 pub fn afterwards(ends: &[Option<End>], work: &mut dyn FnMut(&[Option<BorrowedFd<'_>>])) {
-    let open: Vec<_> = ends.iter().map(|end| (*end)?.descriptor_if_open()).collect();
+    let open: Vec<_> = ends.iter().map(|end| end.as_ref()?.descriptor_if_open()).collect();
     let own: Vec<_> = open.iter().map(|fd| fd.map(PrivateFd::duplicate)).collect();
     // With descriptors of its own others may close theirs meanwhile. When there are none to be had, they may not.
     if own.iter().flatten().all(|own| !matches!(own, Err(Errno::MFILE | Errno::NFILE))) {

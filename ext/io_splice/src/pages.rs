@@ -32,11 +32,13 @@ struct Memory(io_splice_core::Pages);
 
 impl Memory {
     fn new(ruby: &Ruby, value: Value) -> Result<Self, Error> {
-        let pages = match io_splice_core::Pages::new(bytes_of(value)?) {
+        // SAFETY: they are copied at once.
+        let copy = || unsafe { bytes_of(value) }.map(io_splice_core::Pages::new);
+        let pages = match copy()? {
             // It may be that others are only waiting to be collected.
             Err(Errno::NOMEM) => {
                 ruby.gc_start();
-                io_splice_core::Pages::new(bytes_of(value)?)
+                copy()?
             }
             pages => pages,
         };
@@ -60,12 +62,18 @@ impl Drop for Memory {
     }
 }
 
-/// What a String or a buffer holds, good until Ruby code runs.
-fn bytes_of<'value>(value: Value) -> Result<&'value [u8], Error> {
-    match RString::from_value(value) {
-        // SAFETY: as above.
-        Some(string) => Ok(unsafe { &*std::ptr::from_ref(string.as_slice()) }),
-        None => io_buffer::bytes(value),
+/// What a String or a buffer holds.
+///
+/// # Safety
+///
+/// The bytes must not be used any more when Ruby code has run, or another thread.
+unsafe fn bytes_of<'value>(value: Value) -> Result<&'value [u8], Error> {
+    // SAFETY: it is the caller's to keep Ruby from running, and `value` alive.
+    unsafe {
+        match RString::from_value(value) {
+            Some(string) => Ok(&*std::ptr::from_ref(string.as_slice())),
+            None => io_buffer::bytes(value),
+        }
     }
 }
 

@@ -1,17 +1,19 @@
 use magnus::{Error, Ruby, Value};
 
-use crate::end::descriptor_of_io;
+use crate::end::{End, descriptor_of};
 use crate::{error, number};
 
 /// `IO#pipe_size`
 pub fn get(_ruby: &Ruby, io: Value) -> Result<usize, Error> {
-    let fd = descriptor_of_io("pipe_size", io)?;
+    let end = End::of_io(io);
+    let fd = descriptor_of("pipe_size", &end)?;
     io_splice_core::pipe_size(fd).map_err(|errno| error::errno(errno, "pipe_size", None))
 }
 
 /// `IO#pipe_size=`
 pub fn set(ruby: &Ruby, io: Value, size: Value) -> Result<usize, Error> {
     let size = number::capacity(ruby, size)?;
-    let fd = descriptor_of_io("pipe_size=", io)?;
+    let end = End::of_io(io);
+    let fd = descriptor_of("pipe_size=", &end)?;
     io_splice_core::set_pipe_size(fd, size).map_err(|errno| error::errno(errno, "pipe_size=", None))
 }

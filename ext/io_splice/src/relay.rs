@@ -29,7 +29,7 @@ pub fn relay_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let idle_timeout = seconds(ruby, args[4])?;
 
     let plan = |(input, output): Ends| {
-        let (fd_in, fd_out) = descriptors_for_copy(NAME, input, output)?;
+        let (fd_in, fd_out) = descriptors_for_copy(NAME, &input, &output)?;
         Plan::new(fd_in, fd_out, None, None, Known::default())
             .map_err(|errno| error::errno(errno, NAME, None))
     };
@@ -85,7 +85,7 @@ fn run(
         let mut open = Vec::with_capacity(4);
         for (way, (input, output)) in Way::BOTH.into_iter().zip(ends) {
             if !relay.is_over(way) {
-                descriptors_for_copy(NAME, input, output)?;
+                descriptors_for_copy(NAME, &input, &output)?;
                 open.extend([input, output]);
             }
         }

@@ -106,7 +106,7 @@ impl Transfer {
     ) -> Result<Value, Error> {
         let mut waiter = Waiter::default();
         while *moved < self.len {
-            let ends = descriptors(ruby, self.call.name(), self.input, self.output, !self.waits())?;
+            let ends = descriptors(ruby, self.call.name(), &self.input, &self.output, !self.waits())?;
             let Some((fd_in, fd_out)) = ends else {
                 if *moved > 0 {
                     break;

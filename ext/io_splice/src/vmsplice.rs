@@ -32,7 +32,7 @@ fn put_all(ruby: &Ruby, end: End, data: &mut Data, flags: Flags) -> Result<(), E
     }
     let mut waiter = Waiter::default();
     while !data.is_done() {
-        let Some(fd) = descriptor(ruby, NAME, end, flags.nonblock)? else { return would_block(data) };
+        let Some(fd) = descriptor(ruby, NAME, &end, flags.nonblock)? else { return would_block(data) };
         let (attempt, full) = data.put(fd)?;
         match attempt {
             Ok(Step::Moved(_)) => waiter.moved(),

@@ -7,8 +7,8 @@ use magnus::value::ReprValue;
 use magnus::{Error, Ruby, Value};
 use rb_sys::VALUE;
 
-use crate::end::{Direction, End, descriptors_for_copy, number_of, timeout_of};
-use crate::{error, gvl};
+use crate::end::{Direction, End, descriptor_of, descriptors_for_copy};
+use crate::{error, gvl, ruby_io};
 
 /// Waits after attempts that would have blocked.
 #[derive(Default)]
@@ -30,7 +30,7 @@ impl Waiter {
     /// Afterwards the descriptors may be others: take them again.
     pub fn wait(&mut self, ruby: &Ruby, call: &str, input: End, output: End) -> Result<(), Error> {
         // The attempt may have been without the GVL.
-        let (fd_in, fd_out) = descriptors_for_copy(call, input, output)?;
+        let (fd_in, fd_out) = descriptors_for_copy(call, &input, &output)?;
         let ready = ready(fd_in, fd_out).map_err(|errno| error::errno(errno, call, None))?;
         if !ready.input {
             wait_for(ruby, call, input, Some(output))
@@ -86,16 +86,16 @@ pub fn timed_out(ruby: &Ruby, direction: Direction) -> Error {
 pub fn wait_for(ruby: &Ruby, call: &str, end: End, other: Option<End>) -> Result<(), Error> {
     let io = end.io(ruby)?;
     // Ruby looks it up by itself where a thread waits, but not for a scheduler.
-    let timeout = timeout_of(io)?;
+    let timeout = ruby_io::timeout(io)?;
     let wait = || match wait_until_ready(io, end.direction(), timeout)? {
         true => Ok(()),
         false => Err(timed_out(ruby, end.direction())),
     };
     // Ruby watches for the close of the one IO that it waits for. A fiber cannot hold a region, so
     // there a scheduler learns of the close of the other one when it comes back.
-    match other.and_then(|other| Some((other, other.open_file()?))) {
-        Some((other, file)) if !gvl::scheduled() => {
-            gvl::while_using(file, number_of(call, other)?.as_raw_fd(), wait)
+    match other.and_then(|other| Some((other, other.ruby_io()?))) {
+        Some((other, io)) if !gvl::scheduled() => {
+            gvl::while_using(io.as_ptr(), descriptor_of(call, &other)?.as_raw_fd(), wait)
         }
         _ => wait(),
     }

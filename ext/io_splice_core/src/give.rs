@@ -1,3 +1,5 @@
+#![expect(unsafe_code, reason = "vmsplice is unsafe")]
+
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::{OFlags, fcntl_getfl};

@@ -12,8 +12,11 @@
 //! - [`pipe_size`] and the like: a pipe's capacity.
 //! - [`refusal`]: the reason behind an errno that hides it.
 
-mod attempt;
+#![deny(unsafe_code)]
+
 pub mod copy;
+
+mod attempt;
 mod descriptor;
 mod flags;
 mod give;

@@ -1,3 +1,5 @@
+#![expect(unsafe_code, reason = "memory of its own")]
+
 use std::io::IoSlice;
 use std::mem::ManuallyDrop;
 use std::ops::Range;
@@ -32,7 +34,7 @@ pub struct Pages {
 // SAFETY: the memory belongs to nobody else and to no thread, and from the time that it is filled nobody
 // writes to it.
 unsafe impl Send for Pages {}
-// SAFETY: as above.
+// SAFETY: nobody writes to the memory once it is filled, so any number of threads may read it.
 unsafe impl Sync for Pages {}
 
 impl Pages {
@@ -160,7 +162,7 @@ struct Mapping {
 
 // SAFETY: what it points to belongs to no thread.
 unsafe impl Send for Mapping {}
-// SAFETY: as above, and nobody reaches the memory through a shared mapping but `Pages`.
+// SAFETY: it does nothing to the memory before it is dropped, and nobody reaches the memory through a shared mapping but `Pages`.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {

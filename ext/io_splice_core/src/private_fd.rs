@@ -1,3 +1,5 @@
+#![expect(unsafe_code, reason = "descriptors by number")]
+
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 

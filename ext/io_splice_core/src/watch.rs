@@ -1,3 +1,5 @@
+#![expect(unsafe_code, reason = "descriptors by number")]
+
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};

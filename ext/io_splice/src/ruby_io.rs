@@ -1,0 +1,224 @@
+//! What Ruby keeps of an IO (`rb_io_t`): its descriptor, its mode and its buffers. All access to it is here.
+
+use std::os::fd::{BorrowedFd, RawFd};
+
+use io_splice_core::Step;
+use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
+use magnus::{Error, Value};
+use rb_sys::{VALUE, rb_io_t};
+
+use crate::error;
+
+/// What Ruby keeps of one IO that is initialized.
+///
+/// Whoever has one holds the GVL when it is used, and keeps the IO alive, as [`RubyIo::of`] demands: then the pointer is
+/// valid, also after the IO was closed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct RubyIo(*mut rb_io_t);
+
+impl RubyIo {
+    /// That of an IO; `None` if it is not initialized.
+    ///
+    /// # Safety
+    ///
+    /// - `io` must be an IO.
+    /// - It must stay alive as long as the result is used: on the stack, say.
+    /// - The result must only be used by threads that hold the GVL.
+    pub unsafe fn of(io: VALUE) -> Option<Self> {
+        // SAFETY: an IO is an RFile.
+        let file = unsafe { (*(io as *const rb_sys::RFile)).fptr };
+        (!file.is_null()).then_some(Self(file))
+    }
+
+    /// That of the IO which writes, where two are tied to each other: a socket in Ruby's eyes, or both pipes of `IO.popen`.
+    pub fn for_writing(self) -> Self {
+        self.tied().unwrap_or(self)
+    }
+
+    fn tied(self) -> Option<Self> {
+        // SAFETY: the pointer is valid. What is tied to an IO is an IO too, and lives as long.
+        unsafe {
+            let tied = (*self.0).tied_io_for_writing;
+            if is_set(tied) { Self::of(tied) } else { None }
+        }
+    }
+
+    /// For the functions of Ruby's that take it.
+    pub fn as_ptr(self) -> *mut rb_io_t {
+        self.0
+    }
+
+    /// The descriptor, or a negative number when the IO is closed.
+    pub fn fd(self) -> RawFd {
+        // SAFETY: the pointer is valid.
+        unsafe { (*self.0).fd }
+    }
+
+    /// Whether there is something in the read buffer.
+    pub fn has_read_ahead(self) -> bool {
+        // SAFETY: the pointer is valid.
+        unsafe { rb_sys::rb_io_read_pending(self.0) != 0 }
+    }
+
+    /// Whether there are bytes that are not written yet.
+    pub fn has_unwritten(self) -> bool {
+        // SAFETY: the pointer is valid.
+        unsafe { (*self.0).wbuf.len > 0 }
+    }
+
+    /// The descriptor to read from, if nothing has to be done or raised first. What has still to be written (a request,
+    /// before the answer is read) is no reason for a call that must not wait to wait.
+    pub fn input_if_clean(self, nonblock: bool) -> Option<RawFd> {
+        let written = nonblock || !self.has_unwritten() && self.tied().is_none();
+        (self.is_open_for(rb_sys::FMODE_READABLE) && written && self.read_buffers_are_empty())
+            .then(|| self.fd())
+    }
+
+    /// The descriptor to write to, if nothing has to be done or raised first.
+    pub fn output_if_clean(self) -> Option<RawFd> {
+        (self.is_open_for(rb_sys::FMODE_WRITABLE) && !self.has_unwritten() && self.read_buffers_are_empty())
+            .then(|| self.fd())
+    }
+
+    fn is_open_for(self, mode: u32) -> bool {
+        // SAFETY: the pointer is valid. In Ruby 4 the mode has the type of an enum that has no names for most of its
+        // values, so it is read as the number that it is.
+        let modes = unsafe { (&raw const (*self.0).mode).cast::<u32>().read() };
+        modes & mode != 0 && self.fd() >= 0
+    }
+
+    fn read_buffers_are_empty(self) -> bool {
+        // SAFETY: the pointer is valid.
+        unsafe { (*self.0).rbuf.len == 0 && (*self.0).cbuf.len == 0 }
+    }
+
+    /// Writes what can be written at once, of what Ruby has still to write. Its own flush would wait.
+    pub fn write_out_now(self, call: &str) -> Result<(), Error> {
+        for file in [Some(self), self.tied()].into_iter().flatten() {
+            while file.fd() >= 0 && file.has_unwritten() && !file.is_being_written() {
+                // SAFETY: the pointer is valid, and nothing else looks at this buffer until the borrow ends.
+                let buffer = unsafe { &mut (*file.0).wbuf };
+                // SAFETY: the buffer holds `len` bytes from `off` on. The descriptor is not negative.
+                let (bytes, fd) = unsafe {
+                    let start = buffer.ptr.add(buffer.off as usize).cast::<u8>();
+                    (
+                        std::slice::from_raw_parts(start, buffer.len as usize),
+                        BorrowedFd::borrow_raw(file.fd()),
+                    )
+                };
+                match io_splice_core::write_now(fd, bytes) {
+                    Ok(Step::Moved(written)) => {
+                        buffer.off += written as i32;
+                        buffer.len -= written as i32;
+                    }
+                    Ok(_) => break,
+                    Err(errno) => return Err(error::errno(errno, call, None)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether another thread is writing the buffer out just now.
+    fn is_being_written(self) -> bool {
+        // SAFETY: the pointer is valid, and a write lock is a Mutex.
+        unsafe {
+            let lock = (*self.0).write_lock;
+            is_set(lock) && rb_sys::rb_mutex_locked_p(lock) != rb_sys::Qfalse as VALUE
+        }
+    }
+
+    /// Puts bytes back in front of those that this IO has still to give. If it is closed they are lost.
+    pub fn unread(self, bytes: Vec<u8>) {
+        // What is closed has lost its buffer, and its capacity does not say so.
+        if self.fd() < 0 {
+            return;
+        }
+        // SAFETY: the pointer is valid, and nothing else looks at this buffer until the borrow ends.
+        let buffer = unsafe { &mut (*self.0).rbuf };
+        let (before, after) = (bytes.len(), buffer.len as usize);
+        let mut room = buffer.ptr;
+        let all = before + after;
+        if room.is_null() || all > buffer.capa as usize {
+            // Ruby's `ungetbyte` refuses what is larger than the buffer that is there. That one is not freed,
+            // because another thread may be reading into it without the GVL.
+            let allocated = protect(|| {
+                // SAFETY: for want of memory it raises. Ruby frees it with the IO.
+                room = unsafe { rb_sys::ruby_xmalloc(all as _) }.cast();
+                rb_sys::Qnil as VALUE
+            });
+            if allocated.is_err() {
+                if after == 0 {
+                    // The bytes are in memory already: of malloc, as all of Rust's is here, and as Ruby frees it.
+                    (buffer.ptr, buffer.off) = (bytes.leak().as_mut_ptr().cast(), 0);
+                    (buffer.len, buffer.capa) = (before as i32, before as i32);
+                }
+                return;
+            }
+            buffer.capa = all as i32;
+        }
+        // SAFETY: the old buffer holds `after` bytes from `off` on, and the room, which may be the same, is enough for all.
+        unsafe {
+            if after > 0 {
+                std::ptr::copy(buffer.ptr.add(buffer.off as usize), room.add(before), after);
+            }
+            std::ptr::copy_nonoverlapping(bytes.as_ptr().cast(), room, before);
+        }
+        (buffer.ptr, buffer.off, buffer.len) = (room, 0, all as i32);
+    }
+}
+
+/// Whether it is an IO.
+pub fn is_io(value: Value) -> bool {
+    // SAFETY: it only looks at the value's type.
+    unsafe { rb_sys::RB_TYPE_P(value.as_raw(), rb_sys::RUBY_T_FILE) }
+}
+
+/// `IO#timeout`: a number of seconds, or nil.
+#[cfg(ruby_gte_3_2)]
+pub fn timeout(io: VALUE) -> Result<Value, Error> {
+    // SAFETY: it raises what it has against `io`.
+    let timeout = protect(|| unsafe { rb_sys::rb_io_timeout(io) })?;
+    // SAFETY: it is what Ruby has just returned.
+    Ok(unsafe { Value::from_raw(timeout) })
+}
+
+/// Before Ruby 3.2 no IO has a timeout.
+#[cfg(not(ruby_gte_3_2))]
+pub fn timeout(_io: VALUE) -> Result<Value, Error> {
+    // SAFETY: nil is a value.
+    Ok(unsafe { Value::from_raw(rb_sys::Qnil as VALUE) })
+}
+
+/// Whether a field names an object: what is not set is 0 in some Rubies and nil in others.
+fn is_set(field: VALUE) -> bool {
+    field != 0 && field != rb_sys::Qnil as VALUE
+}
+
+/// Checks that an IO can be read from. Returns whether Ruby has read ahead.
+///
+/// # Safety
+///
+/// `io` must be an IO. It may raise, so it must be called under `protect`.
+pub unsafe fn check_readable(io: VALUE) -> bool {
+    // SAFETY: these check themselves that it is initialized and open.
+    unsafe {
+        let file = (*(io as *const rb_sys::RFile)).fptr;
+        rb_sys::rb_io_check_byte_readable(file);
+        rb_sys::rb_io_read_pending(file) != 0
+    }
+}
+
+/// Checks that an IO can be written to, and writes out what Ruby has still to write.
+///
+/// # Safety
+///
+/// `io` must be an IO. It may raise, so it must be called under `protect`.
+pub unsafe fn check_writable_and_flush(io: VALUE) {
+    // SAFETY: these check themselves that it is initialized and open.
+    unsafe {
+        let io = rb_sys::rb_io_get_write_io(io);
+        rb_sys::rb_io_check_writable((*(io as *const rb_sys::RFile)).fptr);
+        rb_sys::rb_io_flush(io);
+    }
+}
