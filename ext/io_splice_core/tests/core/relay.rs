@@ -1,7 +1,5 @@
 //! Relays between two real sides, and what they wait with.
 
-mod copy_support;
-
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +8,7 @@ use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use copy_support::{
+use crate::copy_support::{
     TempFile, assert_next_pipe_is_empty, assert_same, make_blocking, make_nonblocking, pattern, pipe,
     unix_pair,
 };

@@ -1,15 +1,13 @@
 //! `put`: what the reader gets is what the memory held when it was called.
 
-mod support;
-
 use std::io::{IoSlice, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
+use crate::support::*;
 use io_splice_core::{Attempt, Errno, Step, page_size, put, splice, tee};
 use rustix::fs::OFlags;
 use rustix::pipe::{IoSliceRaw, SpliceFlags, vmsplice};
-use support::*;
 
 /// A pipe for each of the ways in which the bytes get in: `write`, without waiting by mode or by flag, and pages of
 /// our own.

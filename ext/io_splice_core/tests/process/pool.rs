@@ -1,41 +1,19 @@
-//! The pipes that copies have for themselves. They are the process's, so one test runs at a time.
+//! The pipes that copies have for themselves.
 
-mod copy_support;
-
-use std::collections::HashSet;
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use copy_support::{
+use crate::copy_support::{
     Impatient, TempFile, assert_next_pipe_is_empty, assert_same, finish, make_blocking, pattern, pipe,
     unix_pair,
 };
+use crate::{alone, is_open, open_descriptors};
 use io_splice_core::copy::{Copy, Known, Pause, Plan, Side};
 use io_splice_core::{Errno, OwnPipe, close_after_fork, pipe_size};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{FdFlags, fcntl_getfd};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // Nothing is kept from the test before.
-    close_after_fork();
-    guard
-}
-
-fn open_descriptors() -> HashSet<RawFd> {
-    let names = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().file_name());
-    let numbers: Vec<_> = names.map(|name| name.to_str().unwrap().parse().unwrap()).collect();
-    // The directory itself was open.
-    numbers.into_iter().filter(|&number| is_open(number)).collect()
-}
-
-fn is_open(number: RawFd) -> bool {
-    std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok()
-}
 
 /// A socket with bytes to read, and whoever has sent them.
 fn socket_with(bytes: &[u8]) -> (OwnedFd, OwnedFd) {

@@ -1,7 +1,5 @@
 //! Copies between real ends of every kind.
 
-mod copy_support;
-
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -9,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 
-use copy_support::{
+use crate::copy_support::{
     Impatient, Patient, TempFile, assert_next_pipe_is_empty, assert_same, finish, make_blocking,
     make_nonblocking, pattern, pipe, unix_pair,
 };

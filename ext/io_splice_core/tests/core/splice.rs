@@ -1,7 +1,5 @@
 //! `splice` on everything that it joins.
 
-mod support;
-
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::net::Shutdown;
@@ -9,10 +7,10 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::support::*;
 use io_splice_core::{Attempt, Errno, Nonblocking, Step, page_size, splice};
 use rustix::fs::OFlags;
 use rustix::pipe::SpliceFlags;
-use support::*;
 
 #[track_caller]
 fn move_bytes(from: impl AsFd, to: impl AsFd, len: usize) -> Attempt {

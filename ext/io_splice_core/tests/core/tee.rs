@@ -1,17 +1,15 @@
 //! `tee` between pipes.
 
-mod support;
-
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::support::*;
 use io_splice_core::{Attempt, Errno, Step, page_size, tee};
 use rustix::fs::OFlags;
 use rustix::pipe::SpliceFlags;
-use support::*;
 
 #[track_caller]
 fn duplicate(from: impl AsFd, to: impl AsFd, len: usize) -> Attempt {

@@ -1,14 +1,12 @@
 //! A copy whose kernel answers short, not now, not this way or not at all, at any step.
 
-mod copy_support;
-
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::Seek;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
-use copy_support::{
+use crate::copy_support::{
     TempFile, assert_next_pipe_is_empty, assert_same, make_blocking, pattern, pipe, unix_pair,
 };
 use io_splice_core::copy::{Copy, Host, Kernel, Known, Pause, Plan, Side, Waited};

@@ -1,7 +1,5 @@
 //! Copies from one real end to several.
 
-mod copy_support;
-
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use copy_support::{
+use crate::copy_support::{
     TempFile, assert_next_pipe_is_empty, assert_same, make_blocking, make_nonblocking, pattern, pipe,
     unix_pair,
 };

@@ -1,13 +1,11 @@
 //! `give`: pages go into a pipe without being copied, and stay what they are.
 
-mod support;
-
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
+use crate::support::*;
 use io_splice_core::{Attempt, Errno, PageSlice, Pages, Step, give, page_size, splice, tee};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
-use support::*;
 
 /// What one call takes at most.
 const AT_ONCE: usize = 128 << 10;
