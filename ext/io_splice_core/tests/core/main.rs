@@ -4,9 +4,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-#[path = "../copy_support/mod.rs"]
-mod copy_support;
-
 mod copy_faults;
 mod copy_routes;
 mod fan_out;

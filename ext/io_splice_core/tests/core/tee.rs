@@ -30,7 +30,7 @@ fn bytes_are_duplicated_and_stay() {
 #[test]
 fn only_a_prefix_is_duplicated_when_the_output_has_room_for_no_more() {
     let bytes = pattern(3 * page_size());
-    let (from, to) = (pipe().holding(&bytes), pipe().narrow());
+    let (from, to) = (pipe().holding(bytes), pipe().narrow());
     let duplicated = moved(duplicate(&from.reader, &to.writer, usize::MAX));
     assert!(duplicated <= page_size());
     assert_eq!(to.content(), bytes[..duplicated]);

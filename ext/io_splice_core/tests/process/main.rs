@@ -1,11 +1,9 @@
 //! What concerns the whole process: its descriptors, its limits, what it does as a forked child. One test runs
 //! at a time.
 
+#[allow(dead_code, reason = "it is also there for `core`, which uses all of it")]
 #[path = "../support/mod.rs"]
 mod support;
-
-#[path = "../copy_support/mod.rs"]
-mod copy_support;
 
 mod pool;
 mod private_fd;
