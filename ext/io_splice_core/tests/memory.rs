@@ -1,5 +1,6 @@
 //! The memory that `put` maps, where it maps any. A test binary of its own, because other tests' memory would count too.
 
+#[allow(dead_code, unused_imports, reason = "it is also there for `core`, which uses all of it")]
 mod support;
 
 use std::io::IoSlice;
@@ -14,7 +15,7 @@ fn no_memory_is_left_behind() {
     let bytes = pattern(to.capacity());
     let before = resident_pages();
     for _ in 0..1000 {
-        assert_eq!(put(to.writer.as_fd(), &[IoSlice::new(&bytes)]), Ok(Step::Moved(bytes.len())));
+        assert_eq!(put(to.writer.as_fd(), &[IoSlice::new(bytes)]), Ok(Step::Moved(bytes.len())));
         to.content();
     }
     let all = 1000 * bytes.len() / page_size();

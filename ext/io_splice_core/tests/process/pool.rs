@@ -1,64 +1,35 @@
-//! The pipes that copies have for themselves. They are the process's, so one test runs at a time.
+//! The pipes that copies have for themselves.
 
-mod copy_support;
-
-use std::collections::HashSet;
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use copy_support::{
-    Impatient, TempFile, assert_next_pipe_is_empty, assert_same, finish, make_blocking, pattern, pipe,
-    unix_pair,
-};
-use io_splice_core::copy::{Copy, Known, Pause, Plan, Side};
+use crate::support::*;
+use crate::{alone, is_open, open_descriptors};
+use io_splice_core::copy::{Copy, Pause, Side};
 use io_splice_core::{Errno, OwnPipe, close_after_fork, pipe_size};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{FdFlags, fcntl_getfd};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // Nothing is kept from the test before.
-    close_after_fork();
-    guard
-}
-
-fn open_descriptors() -> HashSet<RawFd> {
-    let names = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().file_name());
-    let numbers: Vec<_> = names.map(|name| name.to_str().unwrap().parse().unwrap()).collect();
-    // The directory itself was open.
-    numbers.into_iter().filter(|&number| is_open(number)).collect()
-}
-
-fn is_open(number: RawFd) -> bool {
-    std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok()
-}
-
 /// A socket with bytes to read, and whoever has sent them.
 fn socket_with(bytes: &[u8]) -> (OwnedFd, OwnedFd) {
-    let (one, other) = unix_pair();
+    let (one, other) = unix_pair_in(Blocking::No);
     assert_eq!(rustix::io::write(&other, bytes), Ok(bytes.len()));
     (one, other)
 }
 
 /// A socket that takes no more.
 fn full_socket() -> (OwnedFd, OwnedFd) {
-    let (one, other) = unix_pair();
-    while rustix::io::write(&one, &[0; 4096]).is_ok() {}
+    let (one, other) = unix_pair_in(Blocking::No);
+    fill(&one);
     (one, other)
-}
-
-fn new_copy(input: impl AsFd, output: impl AsFd) -> Copy {
-    Copy::new(Plan::new(input.as_fd(), output.as_fd(), None, None, Known::default()).unwrap(), None, None)
 }
 
 /// A copy from socket to socket that holds these bytes in its pipe.
 fn stuck_copy(input: impl AsFd, output: impl AsFd) -> Copy {
-    let mut copy = new_copy(&input, &output);
-    let pause = copy.run(input.as_fd(), output.as_fd(), &mut Impatient);
+    let mut copy = copy_all(&input, &output);
+    let pause = run_copy(&mut copy, &input, &output, &mut Impatient::default());
     assert_eq!(pause, Pause::Wait(Side::Output));
     assert!(copy.held() > 0);
     copy
@@ -68,13 +39,10 @@ fn stuck_copy(input: impl AsFd, output: impl AsFd) -> Copy {
 fn passed_on(bytes: &[u8]) -> Vec<u8> {
     let (input, feeder) = socket_with(bytes);
     drop(feeder);
-    let (output, reader) = unix_pair();
-    assert_eq!(finish(&mut new_copy(&input, &output), &input, &output), Pause::Done);
+    let (output, reader) = unix_pair_in(Blocking::No);
+    assert_eq!(finish(&mut copy_all(&input, &output), &input, &output), Pause::Done);
     drop(output);
-    let mut all = Vec::new();
-    make_blocking(&reader);
-    std::io::Read::read_to_end(&mut UnixStream::from(reader), &mut all).unwrap();
-    all
+    read_to_end(reader)
 }
 
 #[test]
@@ -204,7 +172,7 @@ fn a_copy_under_way_stays_with_the_parent() {
     close_after_fork();
     let others = [pipe(), pipe()];
     let after = open_descriptors();
-    assert_eq!(copy.run(input.as_fd(), output.as_fd(), &mut Impatient), Pause::Failed(Errno::BADF));
+    assert_eq!(run_copy(&mut copy, &input, &output, &mut Impatient::default()), Pause::Failed(Errno::BADF));
     assert_eq!(copy.give_up(Some(input.as_fd()), Some(output.as_fd())), b"");
     drop(copy);
     assert_eq!(open_descriptors(), after);
@@ -214,8 +182,9 @@ fn a_copy_under_way_stays_with_the_parent() {
 #[test]
 fn without_descriptors_it_is_copied_through_memory() {
     let _alone = alone();
-    let (mut input, output, file) = (unix_pair(), unix_pair(), TempFile::new(b""));
-    UnixStream::from(std::mem::replace(&mut input.1, pipe().0)).write_all(&pattern()[..100_000]).unwrap();
+    let (mut input, output, file) =
+        (unix_pair_in(Blocking::No), unix_pair_in(Blocking::No), TempFile::new(b""));
+    UnixStream::from(std::mem::replace(&mut input.1, spliceless())).write_all(pattern(100_000)).unwrap();
     let writer = file.writer();
     let limit = getrlimit(Resource::Nofile);
     let highest = open_descriptors().into_iter().max().unwrap();
@@ -227,13 +196,13 @@ fn without_descriptors_it_is_copied_through_memory() {
         fillers.push(filler);
     }
     let refused = OwnPipe::take().map(drop);
-    let mut copy = new_copy(&input.0, &writer);
+    let mut copy = copy_all(&input.0, &writer);
     let end = finish(&mut copy, &input.0, &writer);
     drop(fillers);
     setrlimit(Resource::Nofile, limit).unwrap();
     assert_eq!(refused, Err(Errno::MFILE));
     assert_eq!((end, copy.delivered()), (Pause::Done, 100_000));
-    assert_same(&file.content(), &pattern()[..100_000], "through memory");
+    assert_same(&file.content(), pattern(100_000), "through memory");
 }
 
 #[test]

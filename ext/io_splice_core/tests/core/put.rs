@@ -1,15 +1,13 @@
 //! `put`: what the reader gets is what the memory held when it was called.
 
-mod support;
-
 use std::io::{IoSlice, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
+use crate::support::*;
 use io_splice_core::{Attempt, Errno, Step, page_size, put, splice, tee};
 use rustix::fs::OFlags;
 use rustix::pipe::{IoSliceRaw, SpliceFlags, vmsplice};
-use support::*;
 
 /// A pipe for each of the ways in which the bytes get in: `write`, without waiting by mode or by flag, and pages of
 /// our own.
@@ -34,7 +32,7 @@ fn bytes_arrive_exactly() {
         for len in [1, 100, page_size() - 1, page_size(), page_size() + 1, 3 * page_size() + 7] {
             for to in [pipe_in(mode), fifo_in(mode)] {
                 let bytes = pattern(len);
-                assert_eq!(put_all(&to.writer, &[&bytes]), Ok(Step::Moved(len)), "{len} bytes, {mode:?}");
+                assert_eq!(put_all(&to.writer, &[bytes]), Ok(Step::Moved(len)), "{len} bytes, {mode:?}");
                 assert_eq!(to.content(), bytes);
             }
         }
@@ -45,7 +43,7 @@ fn bytes_arrive_exactly() {
 fn pieces_arrive_in_order_and_empty_ones_do_not_matter() {
     for (to, mode) in pipes() {
         let long = pattern(page_size() + 10);
-        let pieces: [&[u8]; 7] = [b"", b"hello", b"", b"", &long, b"world", b""];
+        let pieces: [&[u8]; 7] = [b"", b"hello", b"", b"", long, b"world", b""];
         assert_eq!(put_all(&to.writer, &pieces), Ok(Step::Moved(5 + long.len() + 5)), "{mode}");
         assert_eq!(to.content(), pieces.concat());
     }
@@ -105,11 +103,11 @@ fn of_more_than_the_capacity_a_prefix_is_taken() {
 fn a_pipe_with_some_room_takes_a_prefix() {
     for (to, mode) in pipes() {
         let before = pattern(to.capacity() - page_size());
-        (&to.writer).write_all(&before).unwrap();
+        (&to.writer).write_all(before).unwrap();
         let bytes = pattern(3 * page_size());
         let taken = moved(put_all(&to.writer, &[&bytes[..10], &bytes[10..]]));
         assert_eq!(taken, page_size(), "{mode:?}");
-        assert_eq!(to.content(), [&before, &bytes[..taken]].concat());
+        assert_eq!(to.content(), [before, &bytes[..taken]].concat());
     }
 }
 
@@ -138,7 +136,7 @@ fn a_change_right_after_the_call_does_not_show() {
     for mode in BOTH_MODES {
         for len in [5, 3 * page_size()] {
             let to = pipe_in(mode);
-            let _memory = put_and_overwrite(&to, &pattern(len));
+            let _memory = put_and_overwrite(&to, pattern(len));
             assert_eq!(to.content(), pattern(len), "{len} bytes, {mode:?}");
         }
     }
@@ -149,7 +147,7 @@ fn a_change_does_not_show_after_the_bytes_went_on() {
     for mode in BOTH_MODES {
         let bytes = pattern(3 * page_size());
         let (first, second, third) = (pipe_in(mode), pipe(), pipe());
-        let _memory = put_and_overwrite(&first, &bytes);
+        let _memory = put_and_overwrite(&first, bytes);
         assert_eq!(
             tee(first.reader.as_fd(), second.writer.as_fd(), bytes.len(), NO_FLAGS),
             Ok(Step::Moved(bytes.len()))

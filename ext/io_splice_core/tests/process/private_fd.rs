@@ -1,35 +1,17 @@
-//! `PrivateFd` and `close_after_fork`. Every test here takes `alone`, so no number changes behind its back.
-
-mod support;
+//! `PrivateFd` and `close_after_fork`.
 
 use std::io::{Read, Write};
 use std::mem::forget;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+use crate::support::*;
+use crate::{alone, is_open, open_descriptors};
 use io_splice_core::{Errno, PrivateFd, close_after_fork};
 use rustix::fs::fstat;
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
-use support::*;
-
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn number(fd: impl AsFd) -> RawFd {
     fd.as_fd().as_raw_fd()
-}
-
-fn open(number: RawFd) -> bool {
-    // SAFETY: only asked whether it is open, while no other test runs.
-    match fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) }) {
-        Ok(_) => true,
-        Err(errno) => {
-            assert_eq!(errno, Errno::BADF);
-            false
-        }
-    }
 }
 
 /// As if another thread were in the middle of a call with it.
@@ -92,9 +74,9 @@ fn it_is_closed_on_drop_and_the_original_is_not() {
     let pipe = pipe();
     let had = PrivateFd::duplicate(pipe.writer.as_fd()).unwrap();
     let number = number(&had);
-    assert!(open(number));
+    assert!(is_open(number));
     drop(had);
-    assert!(!open(number));
+    assert!(!is_open(number));
     (&pipe.writer).write_all(b"hello").unwrap();
     assert_eq!(pipe.content(), b"hello");
 }
@@ -110,9 +92,9 @@ fn close_after_fork_closes_what_others_have_lent_and_nothing_else() {
     let _alone = alone();
     let pipe = pipe();
     let numbers = [duplicate_and_forget(&pipe.reader), duplicate_and_forget(&pipe.writer)];
-    assert!(numbers.iter().all(|number| open(*number)));
+    assert!(numbers.iter().all(|number| is_open(*number)));
     close_after_fork();
-    assert!(!numbers.iter().any(|number| open(*number)));
+    assert!(!numbers.iter().any(|number| is_open(*number)));
     (&pipe.writer).write_all(b"hello").unwrap();
     assert_eq!(pipe.content(), b"hello");
 }
@@ -130,13 +112,9 @@ fn close_after_fork_ends_a_pipe_whose_lent_writer_was_the_last() {
 #[test]
 fn close_after_fork_with_nothing_lent_closes_nothing() {
     let _alone = alone();
-    let before = descriptors();
+    let before = open_descriptors();
     close_after_fork();
-    assert_eq!(descriptors(), before);
-}
-
-fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
+    assert_eq!(open_descriptors(), before);
 }
 
 #[test]
@@ -149,7 +127,7 @@ fn close_after_fork_leaves_a_number_that_was_given_back_and_used_again() {
     let again = fcntl_dupfd_cloexec(&pipe.reader, freed).unwrap();
     assert_eq!(number(&again), freed);
     close_after_fork();
-    assert!(open(freed));
+    assert!(is_open(freed));
 }
 
 #[test]
@@ -161,7 +139,7 @@ fn close_after_fork_closes_once() {
     let again = fcntl_dupfd_cloexec(&pipe.reader, freed).unwrap();
     assert_eq!(number(&again), freed);
     close_after_fork();
-    assert!(open(freed));
+    assert!(is_open(freed));
 }
 
 #[test]
@@ -176,7 +154,7 @@ fn more_than_the_table_holds_can_be_had_at_once() {
         assert_eq!(pipe.content(), [b'x'; 400]);
         let numbers: Vec<_> = had.iter().map(number).collect();
         drop(had);
-        assert!(!numbers.into_iter().any(open));
+        assert!(!numbers.into_iter().any(is_open));
     }
 }
 
@@ -186,14 +164,14 @@ fn of_more_than_the_table_holds_some_stay_open_in_a_child() {
     let pipe = pipe();
     let numbers: Vec<_> = (0..300).map(|_| duplicate_and_forget(&pipe.writer)).collect();
     close_after_fork();
-    let left: Vec<_> = numbers.into_iter().filter(|number| open(*number)).collect();
+    let left: Vec<_> = numbers.into_iter().filter(|number| is_open(*number)).collect();
     assert_eq!(left.len(), 300 - 256);
 
     let later = duplicate_and_forget(&pipe.writer);
     close_after_fork();
-    assert!(!open(later));
+    assert!(!is_open(later));
     for number in left {
-        assert!(open(number));
+        assert!(is_open(number));
         // SAFETY: it was forgotten above, and nothing else knows of it.
         drop(unsafe { OwnedFd::from_raw_fd(number) });
     }
@@ -203,7 +181,7 @@ fn of_more_than_the_table_holds_some_stay_open_in_a_child() {
 fn threads_that_lend_at_the_same_time_leave_nothing_behind() {
     let _alone = alone();
     let pipe = pipe();
-    let before = descriptors();
+    let before = open_descriptors();
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -214,8 +192,8 @@ fn threads_that_lend_at_the_same_time_leave_nothing_behind() {
             });
         }
     });
-    assert_eq!(descriptors(), before);
+    assert_eq!(open_descriptors(), before);
     let after = duplicate_and_forget(&pipe.writer);
     close_after_fork();
-    assert!(!open(after));
+    assert!(!is_open(after));
 }

@@ -1,17 +1,13 @@
 //! A copy whose kernel answers short, not now, not this way or not at all, at any step.
 
-mod copy_support;
-
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::Seek;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
-use copy_support::{
-    TempFile, assert_next_pipe_is_empty, assert_same, make_blocking, pattern, pipe, unix_pair,
-};
-use io_splice_core::copy::{Copy, Host, Kernel, Known, Pause, Plan, Side, Waited};
+use crate::support::*;
+use io_splice_core::copy::{Copy, Kernel, Known, Pause, Side, Waited};
 use io_splice_core::{OwnPipe, PIPE_BUF, Readiness};
 use proptest::prelude::*;
 use rustix::io::{Errno, Result};
@@ -324,7 +320,7 @@ impl World {
         assert!(len <= self.case.wanted() - so_far, "more is asked for than is wanted");
         assert!(len <= 1 << 20 || !self.case.report, "too much at once for somebody who wants to be told");
         let size = self.case.size.max(from);
-        &pattern()[from..size.min(from + len.min(most))]
+        &pattern(size.min(from + len.min(most)))[from..]
     }
 
     fn take(&mut self, offset: Option<&mut u64>, bytes: usize) {
@@ -360,6 +356,31 @@ impl World {
         Ok(found.len())
     }
 
+    fn wait(&mut self, side: Side, fd: BorrowedFd<'_>) -> Waited {
+        assert!(if side == Side::Input { self.is_input(fd) } else { self.is_output(fd) });
+        assert!(*self.blocked.of(side), "{side:?} is ready and is waited for");
+        let (waited, must) = match self.waits.pop_front().unwrap_or(Wait::Ready) {
+            Wait::Ready => {
+                *self.blocked.of(side) = false;
+                (Waited::Ready, None)
+            }
+            Wait::Spurious => (Waited::Ready, None),
+            Wait::Interrupted => (Waited::Interrupted, Some(Pause::Interrupted)),
+            Wait::TimedOut => (Waited::TimedOut, Some(Pause::TimedOut(side))),
+            Wait::Elsewhere => (Waited::Elsewhere, Some(Pause::Wait(side))),
+        };
+        self.must = must;
+        waited
+    }
+
+    fn interrupted(&mut self) -> bool {
+        let interrupted = self.interrupts.pop_front().unwrap_or(false);
+        if interrupted {
+            self.must = Some(Pause::Interrupted);
+        }
+        interrupted
+    }
+
     fn is_input(&self, fd: BorrowedFd<'_>) -> bool {
         fd.as_raw_fd() == self.input
     }
@@ -379,7 +400,6 @@ impl World {
 
 /// The kernel's stand-in. Its inputs and outputs are made up; only the copy's own pipes are what they are,
 /// so that a byte left behind in one of them stays there for the next copy to find.
-#[derive(Clone)]
 struct Model(Rc<RefCell<World>>);
 
 impl Kernel for Model {
@@ -512,35 +532,6 @@ impl Kernel for Model {
     }
 }
 
-impl Host for Model {
-    fn wait(&mut self, side: Side, fd: BorrowedFd<'_>) -> Waited {
-        let world = &mut *self.0.borrow_mut();
-        assert!(if side == Side::Input { world.is_input(fd) } else { world.is_output(fd) });
-        assert!(*world.blocked.of(side), "{side:?} is ready and is waited for");
-        let (waited, must) = match world.waits.pop_front().unwrap_or(Wait::Ready) {
-            Wait::Ready => {
-                *world.blocked.of(side) = false;
-                (Waited::Ready, None)
-            }
-            Wait::Spurious => (Waited::Ready, None),
-            Wait::Interrupted => (Waited::Interrupted, Some(Pause::Interrupted)),
-            Wait::TimedOut => (Waited::TimedOut, Some(Pause::TimedOut(side))),
-            Wait::Elsewhere => (Waited::Elsewhere, Some(Pause::Wait(side))),
-        };
-        world.must = must;
-        waited
-    }
-
-    fn interrupted(&mut self) -> bool {
-        let world = &mut *self.0.borrow_mut();
-        let interrupted = world.interrupts.pop_front().unwrap_or(false);
-        if interrupted {
-            world.must = Some(Pause::Interrupted);
-        }
-        interrupted
-    }
-}
-
 /// Two ends of these kinds. Nothing is read from or written to them.
 struct Ends {
     input: OwnedFd,
@@ -560,11 +551,11 @@ impl Ends {
                 (input.into(), None)
             }
             From::Pipe | From::BlockingPipe => {
-                let (reader, writer) = pipe();
-                (reader, Some(writer))
+                let Pipe { reader, writer } = pipe_in(Blocking::No);
+                (reader.into(), Some(writer.into()))
             }
             From::Socket | From::BlockingSocket => {
-                let (one, other) = unix_pair();
+                let (one, other) = unix_pair_in(Blocking::No);
                 (one, Some(other))
             }
         };
@@ -574,20 +565,20 @@ impl Ends {
             To::AppendFile => (TempFile::new(b"").appender().into(), None),
             To::SameFile => (file.writer().into(), None),
             To::Pipe | To::BlockingPipe => {
-                let (reader, writer) = pipe();
-                (writer, Some(reader))
+                let Pipe { reader, writer } = pipe_in(Blocking::No);
+                (writer.into(), Some(reader.into()))
             }
             To::Socket | To::BlockingSocket => {
-                let (one, other) = unix_pair();
+                let (one, other) = unix_pair_in(Blocking::No);
                 (one, Some(other))
             }
         };
         others.extend(other);
         if case.from.wary() {
-            make_blocking(&input);
+            set_mode(&input, Blocking::Yes);
         }
         if case.to.wary() {
-            make_blocking(&output);
+            set_mode(&output, Blocking::Yes);
         }
         Self { input, output, _others: others }
     }
@@ -610,8 +601,7 @@ fn check_knowing(case: &Case, known: Known) -> Outcome {
     let world = Rc::new(RefCell::new(World::new(case, input.as_raw_fd(), output.as_raw_fd())));
     let offset = case.offset.map(|offset| offset as u64);
     let len = case.len.map(|len| len as u64);
-    let plan = Plan::new(input, output, len, offset, known).unwrap();
-    let mut copy = Copy::with_kernel(Model(Rc::clone(&world)), plan, len, offset);
+    let mut copy = copy_by(Model(Rc::clone(&world)), input, output, len, offset, known);
     if case.report {
         copy.report();
     }
@@ -619,7 +609,7 @@ fn check_knowing(case: &Case, known: Known) -> Outcome {
         copy.never_block();
     }
     if case.offset.is_none() {
-        copy.put_first(pattern()[..case.ahead].to_vec());
+        copy.put_first(pattern(case.ahead).to_vec());
     }
     let end = run(case, &mut copy, &ends, &world);
     let delivered = copy.delivered() as usize;
@@ -638,7 +628,7 @@ fn check_knowing(case: &Case, known: Known) -> Outcome {
     } else if case.from == From::File && !case.input_gone {
         assert_eq!((position, returned.len()), (end_of_all, 0), "the input stands behind what has arrived");
     } else {
-        assert_same(&returned, &pattern()[after..taken], "what was taken and has not arrived");
+        assert_same(&returned, &pattern(taken)[after..], "what was taken and has not arrived");
     }
     drop(copy);
     assert_next_pipe_is_empty();
@@ -647,10 +637,14 @@ fn check_knowing(case: &Case, known: Known) -> Outcome {
 
 fn run(case: &Case, copy: &mut Copy<Model>, ends: &Ends, world: &Rc<RefCell<World>>) -> Pause {
     let mut reported = 0;
+    let mut host = MadeUp::new(
+        |ends, _| world.borrow_mut().wait(ends[0].side, ends[0].fd),
+        || world.borrow_mut().interrupted(),
+    );
     for pauses in 1.. {
         assert!(pauses < case.most_calls(), "it never ends");
         world.borrow_mut().must = None;
-        let pause = copy.run(ends.input.as_fd(), ends.output.as_fd(), &mut Model(Rc::clone(world)));
+        let pause = run_copy(copy, &ends.input, &ends.output, &mut host);
         check_arrived(copy, world);
         let mut world = world.borrow_mut();
         assert_eq!(copy.held(), world.taken - world.arrived.len(), "what is held");
@@ -685,7 +679,7 @@ fn check_arrived(copy: &Copy<Model>, world: &Rc<RefCell<World>>) {
     let world = world.borrow();
     assert_eq!(copy.delivered() as usize, world.arrived.len(), "what counts as delivered");
     let start = world.case.start();
-    assert_same(&world.arrived, &pattern()[start..start + world.arrived.len()], "what has arrived");
+    assert_same(&world.arrived, &pattern(start + world.arrived.len())[start..], "what has arrived");
 }
 
 fn all_pairs() -> impl Iterator<Item = (From, To)> {

@@ -1,143 +1,20 @@
 //! Copies between real ends of every kind.
 
-mod copy_support;
-
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::thread::JoinHandle;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
 
-use copy_support::{
-    Impatient, Patient, TempFile, assert_next_pipe_is_empty, assert_same, finish, make_blocking,
-    make_nonblocking, pattern, pipe, unix_pair,
-};
+use crate::support::*;
 use io_splice_core::Errno;
-use io_splice_core::copy::{Copy, Known, Pause, Plan, Side};
+use io_splice_core::copy::{Copy, Known, Linux, Pause, Side};
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    File,
-    Pipe,
-    Unix,
-    Tcp,
-}
-
-const KINDS: [Kind; 4] = [Kind::File, Kind::Pipe, Kind::Unix, Kind::Tcp];
-
-fn tcp_pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (other, _) = listener.accept().unwrap();
-    (one, other)
-}
-
-/// An end, and somebody at the other side of it.
-struct Input {
-    fd: OwnedFd,
-    feeder: Option<JoinHandle<()>>,
-    _file: Option<TempFile>,
-}
-
-impl Input {
-    fn new(kind: Kind, content: &[u8], blocking: bool) -> Self {
-        let content = content.to_vec();
-        let (fd, mut far): (OwnedFd, Box<dyn Write + Send>) = match kind {
-            Kind::File => {
-                let file = TempFile::new(&content);
-                return Self { fd: file.reader().into(), feeder: None, _file: Some(file) };
-            }
-            Kind::Pipe => {
-                let (reader, writer) = pipe();
-                make_blocking(&writer);
-                (reader, Box::new(File::from(writer)))
-            }
-            Kind::Unix => {
-                let (one, other) = UnixStream::pair().unwrap();
-                (one.into(), Box::new(other))
-            }
-            Kind::Tcp => {
-                let (one, other) = tcp_pair();
-                (one.into(), Box::new(other))
-            }
-        };
-        if blocking {
-            make_blocking(&fd)
-        } else {
-            make_nonblocking(&fd)
-        }
-        // Nobody may be left to read all of it; then there is an error to ignore.
-        let feeder = std::thread::spawn(move || drop(far.write_all(&content)));
-        Self { fd, feeder: Some(feeder), _file: None }
-    }
-
-    /// What a copy has left for others.
-    fn rest(self) -> Vec<u8> {
-        let mut rest = Vec::new();
-        make_blocking(&self.fd);
-        File::from(self.fd).read_to_end(&mut rest).unwrap();
-        if let Some(feeder) = self.feeder {
-            feeder.join().unwrap();
-        }
-        rest
-    }
-}
-
-struct Output {
-    fd: OwnedFd,
-    reader: Option<JoinHandle<Vec<u8>>>,
-    file: Option<TempFile>,
-}
-
-impl Output {
-    fn new(kind: Kind, blocking: bool) -> Self {
-        let (fd, mut far): (OwnedFd, Box<dyn Read + Send>) = match kind {
-            Kind::File => {
-                let file = TempFile::new(b"");
-                return Self { fd: file.writer().into(), reader: None, file: Some(file) };
-            }
-            Kind::Pipe => {
-                let (reader, writer) = pipe();
-                make_blocking(&reader);
-                (writer, Box::new(File::from(reader)))
-            }
-            Kind::Unix => {
-                let (one, other) = UnixStream::pair().unwrap();
-                (one.into(), Box::new(other))
-            }
-            Kind::Tcp => {
-                let (one, other) = tcp_pair();
-                (one.into(), Box::new(other))
-            }
-        };
-        if blocking {
-            make_blocking(&fd)
-        } else {
-            make_nonblocking(&fd)
-        }
-        let reader = std::thread::spawn(move || {
-            let mut all = Vec::new();
-            far.read_to_end(&mut all).unwrap();
-            all
-        });
-        Self { fd, reader: Some(reader), file: None }
-    }
-
-    /// All that has arrived.
-    fn content(self) -> Vec<u8> {
-        drop(self.fd);
-        match self.reader {
-            Some(reader) => reader.join().unwrap(),
-            None => self.file.unwrap().content(),
-        }
-    }
-}
+/// What bytes go to, and what they come from.
+const KINDS: [Kind; 4] = INPUTS;
 
 fn copy(input: impl AsFd, output: impl AsFd, len: Option<u64>, offset: Option<u64>) -> (Pause, Copy) {
-    let plan = Plan::new(input.as_fd(), output.as_fd(), len, offset, Known::default()).unwrap();
-    let mut copy = Copy::new(plan, len, offset);
+    let mut copy = new_copy(&input, &output, len, offset);
     let end = finish(&mut copy, input, output);
     (end, copy)
 }
@@ -163,10 +40,10 @@ fn every_byte_arrives_between_all_kinds() {
     for from in KINDS {
         for to in KINDS {
             for size in around([io_splice_core::page_size(), 64 << 10, 128 << 10, 1 << 20]) {
-                let input = Input::new(from, &pattern()[..size], false);
-                let output = Output::new(to, false);
+                let input = Input::new(from, pattern(size));
+                let output = Output::new(to);
                 assert_eq!(copies(&input.fd, &output.fd, None, None), size as u64, "{from:?} to {to:?}");
-                assert_same(&output.content(), &pattern()[..size], &format!("{from:?} to {to:?}"));
+                assert_same(&output.content(), pattern(size), &format!("{from:?} to {to:?}"));
                 assert_same(&input.rest(), b"", "the rest");
             }
         }
@@ -179,15 +56,14 @@ fn what_is_known_of_an_input_changes_no_byte() {
         let known = Known { likely_file, takes_back };
         for (from, to) in KINDS.into_iter().flat_map(|from| KINDS.map(|to| (from, to))) {
             for len in [None, Some(100), Some(100_000)] {
-                let input = Input::new(from, &pattern()[..300_001], false);
-                let output = Output::new(to, false);
-                let plan = Plan::new(input.fd.as_fd(), output.fd.as_fd(), len, None, known).unwrap();
-                let mut copy = Copy::new(plan, len, None);
+                let input = Input::new(from, pattern(300_001));
+                let output = Output::new(to);
+                let mut copy = copy_by(Linux, &input.fd, &output.fd, len, None, known);
                 let what = format!("{from:?} to {to:?}, {known:?}, {len:?}");
                 assert_eq!(finish(&mut copy, &input.fd, &output.fd), Pause::Done, "{what}");
                 let size = len.map_or(300_001, |len| len as usize);
-                assert_same(&output.content(), &pattern()[..size], &what);
-                assert_same(&input.rest(), &pattern()[size..300_001], &what);
+                assert_same(&output.content(), pattern(size), &what);
+                assert_same(&input.rest(), &pattern(300_001)[size..], &what);
             }
         }
     }
@@ -199,16 +75,14 @@ fn ends_in_blocking_mode_get_every_byte_too() {
     for from in KINDS {
         for to in KINDS {
             for never_block in [false, true] {
-                let input = Input::new(from, &pattern()[..size], true);
-                let output = Output::new(to, true);
-                let plan =
-                    Plan::new(input.fd.as_fd(), output.fd.as_fd(), None, None, Known::default()).unwrap();
-                let mut copy = Copy::new(plan, None, None);
+                let input = Input::new(from, pattern(size)).in_mode(Blocking::Yes);
+                let output = Output::new(to).in_mode(Blocking::Yes);
+                let mut copy = copy_all(&input.fd, &output.fd);
                 if never_block {
                     copy.never_block();
                 }
                 assert_eq!(finish(&mut copy, &input.fd, &output.fd), Pause::Done, "{from:?} to {to:?}");
-                assert_same(&output.content(), &pattern()[..size], &format!("{from:?} to {to:?}"));
+                assert_same(&output.content(), pattern(size), &format!("{from:?} to {to:?}"));
             }
         }
     }
@@ -220,12 +94,12 @@ fn a_len_leaves_the_rest_where_it_is() {
     for from in KINDS {
         for to in KINDS {
             for len in [0, 1, 4097, 65_536, 131_073, size, size + 1] {
-                let input = Input::new(from, &pattern()[..size], false);
-                let output = Output::new(to, false);
+                let input = Input::new(from, pattern(size));
+                let output = Output::new(to);
                 let copied = copies(&input.fd, &output.fd, Some(len as u64), None) as usize;
                 assert_eq!(copied, len.min(size), "{from:?} to {to:?}");
-                assert_same(&output.content(), &pattern()[..copied], &format!("{from:?} to {to:?}"));
-                assert_same(&input.rest(), &pattern()[copied..size], "the rest");
+                assert_same(&output.content(), pattern(copied), &format!("{from:?} to {to:?}"));
+                assert_same(&input.rest(), &pattern(size)[copied..], "the rest");
             }
         }
     }
@@ -238,15 +112,15 @@ fn from_an_offset_the_input_stays_where_it_stands() {
         for (offset, len) in
             [(0, None), (1, Some(5)), (4097, None), (size, None), (size + 1, None), (9, Some(0))]
         {
-            let file = TempFile::new(&pattern()[..size]);
+            let file = TempFile::new(pattern(size));
             let mut input = file.reader();
             input.seek(SeekFrom::Start(17)).unwrap();
-            let output = Output::new(to, false);
+            let output = Output::new(to);
             let copied = copies(&input, &output.fd, len, Some(offset as u64)) as usize;
             let expected = size.saturating_sub(offset).min(len.map_or(size, |len| len as usize));
             assert_eq!(copied, expected, "to {to:?} from {offset}");
             let begin = offset.min(size);
-            assert_same(&output.content(), &pattern()[begin..begin + expected], "from an offset");
+            assert_same(&output.content(), &pattern(begin + expected)[begin..], "from an offset");
             assert_eq!(position(&mut input), 17);
         }
     }
@@ -256,22 +130,21 @@ fn from_an_offset_the_input_stays_where_it_stands() {
 fn what_was_read_ahead_goes_first() {
     for from in KINDS {
         for to in KINDS {
-            let mut input = Input::new(from, &pattern()[..200_000], false);
+            let mut input = Input::new(from, pattern(200_000));
             // What is read ahead is in memory, and the input stands behind it.
-            let rest = pattern()[5000..200_000].to_vec();
+            let rest = &pattern(200_000)[5000..];
             if from == Kind::File {
                 rustix::fs::seek(&input.fd, rustix::fs::SeekFrom::Start(5000)).unwrap();
             } else {
                 drop(input.rest());
-                input = Input::new(from, &rest, false);
+                input = Input::new(from, rest);
             }
-            let output = Output::new(to, false);
-            let plan = Plan::new(input.fd.as_fd(), output.fd.as_fd(), None, None, Known::default()).unwrap();
-            let mut copy = Copy::new(plan, Some(150_000), None);
-            copy.put_first(pattern()[..5000].to_vec());
+            let output = Output::new(to);
+            let mut copy = copy_planned_for_all(&input.fd, &output.fd, 150_000);
+            copy.put_first(pattern(5000).to_vec());
             assert_eq!(finish(&mut copy, &input.fd, &output.fd), Pause::Done);
-            assert_same(&output.content(), &pattern()[..150_000], &format!("{from:?} to {to:?}"));
-            assert_same(&input.rest(), &pattern()[150_000..200_000], "the rest");
+            assert_same(&output.content(), pattern(150_000), &format!("{from:?} to {to:?}"));
+            assert_same(&input.rest(), &pattern(200_000)[150_000..], "the rest");
         }
     }
 }
@@ -281,15 +154,14 @@ fn somebody_who_wants_to_know_is_told_of_every_mebibyte() {
     let size = (3 << 20) + 5;
     for from in KINDS {
         for to in KINDS {
-            let input = Input::new(from, &pattern()[..size], false);
-            let output = Output::new(to, false);
-            let plan = Plan::new(input.fd.as_fd(), output.fd.as_fd(), None, None, Known::default()).unwrap();
-            let mut copy = Copy::new(plan, None, None);
+            let input = Input::new(from, pattern(size));
+            let output = Output::new(to);
+            let mut copy = copy_all(&input.fd, &output.fd);
             copy.report();
             let mut told = vec![0];
             let mut host = Patient::new();
             loop {
-                match copy.run(input.fd.as_fd(), output.fd.as_fd(), &mut host) {
+                match run_copy(&mut copy, &input.fd, &output.fd, &mut host) {
                     Pause::Done => break,
                     Pause::Progress => told.push(copy.delivered()),
                     Pause::InVain(_) => std::thread::yield_now(),
@@ -300,7 +172,7 @@ fn somebody_who_wants_to_know_is_told_of_every_mebibyte() {
             let steps: Vec<_> = told.windows(2).map(|pair| pair[1] - pair[0]).collect();
             assert!(matches!(steps.len(), 2 | 3), "{from:?} to {to:?}: {steps:?}");
             assert!(steps.iter().all(|step| (1 << 20..2 << 20).contains(step)), "{steps:?}");
-            assert_same(&output.content(), &pattern()[..size], &format!("{from:?} to {to:?}"));
+            assert_same(&output.content(), pattern(size), &format!("{from:?} to {to:?}"));
         }
     }
 }
@@ -310,7 +182,7 @@ fn a_file_in_proc_is_copied_though_its_size_is_0() {
     let content = std::fs::read("/proc/filesystems").unwrap();
     assert!(!content.is_empty());
     for to in KINDS {
-        let output = Output::new(to, false);
+        let output = Output::new(to);
         let input = File::open("/proc/filesystems").unwrap();
         assert_eq!(copies(&input, &output.fd, None, None), content.len() as u64, "to {to:?}");
         assert_same(&output.content(), &content, &format!("to {to:?}"));
@@ -321,12 +193,11 @@ fn a_file_in_proc_is_copied_though_its_size_is_0() {
 fn a_file_in_proc_of_which_some_was_read_ahead_is_copied_to_its_end() {
     let content = std::fs::read("/proc/filesystems").unwrap();
     for to in KINDS {
-        let output = Output::new(to, false);
+        let output = Output::new(to);
         let mut input = File::open("/proc/filesystems").unwrap();
         let mut ahead = vec![0; 10];
         input.read_exact(&mut ahead).unwrap();
-        let plan = Plan::new(input.as_fd(), output.fd.as_fd(), None, None, Known::default()).unwrap();
-        let mut copy = Copy::new(plan, None, None);
+        let mut copy = copy_all(&input, &output.fd);
         copy.put_first(ahead);
         assert_eq!(finish(&mut copy, &input, &output.fd), Pause::Done);
         assert_same(&output.content(), &content, &format!("to {to:?}"));
@@ -336,7 +207,7 @@ fn a_file_in_proc_of_which_some_was_read_ahead_is_copied_to_its_end() {
 #[test]
 fn an_empty_file_is_copied_to_nothing() {
     for to in KINDS {
-        let output = Output::new(to, false);
+        let output = Output::new(to);
         assert_eq!(copies(TempFile::new(b"").reader(), &output.fd, None, None), 0);
         assert_same(&output.content(), b"", "nothing");
     }
@@ -345,10 +216,10 @@ fn an_empty_file_is_copied_to_nothing() {
 #[test]
 fn an_output_in_append_mode_gets_it_at_its_end() {
     for from in KINDS {
-        let input = Input::new(from, &pattern()[..200_000], false);
+        let input = Input::new(from, pattern(200_000));
         let file = TempFile::new(b"before");
         assert_eq!(copies(&input.fd, file.appender(), None, None), 200_000, "from {from:?}");
-        let expected = [b"before", &pattern()[..200_000]].concat();
+        let expected = [b"before", pattern(200_000)].concat();
         assert_same(&file.content(), &expected, &format!("from {from:?}"));
     }
 }
@@ -356,43 +227,41 @@ fn an_output_in_append_mode_gets_it_at_its_end() {
 #[test]
 fn a_file_copied_onto_its_own_end_ends_where_the_file_ended() {
     for (start, offset) in [(0, None), (100, None), (0, Some(0)), (0, Some(100)), (100, Some(7))] {
-        let file = TempFile::new(&pattern()[..200_000]);
+        let file = TempFile::new(pattern(200_000));
         let mut input = file.reader();
         input.seek(SeekFrom::Start(start)).unwrap();
         let begin = offset.unwrap_or(start) as usize;
         let copied = copies(&input, file.appender(), None, offset) as usize;
         assert_eq!(copied, 200_000 - begin);
-        let expected = [&pattern()[..200_000], &pattern()[begin..200_000]].concat();
+        let expected = [pattern(200_000), &pattern(200_000)[begin..]].concat();
         assert_same(&file.content(), &expected, "the file, twice");
     }
 }
 
 #[test]
 fn a_file_copied_onto_itself_where_both_overlap_ends_too() {
-    let file = TempFile::new(&pattern()[..200_000]);
+    let file = TempFile::new(pattern(200_000));
     let mut output = file.writer();
     output.seek(SeekFrom::Start(10)).unwrap();
     assert_eq!(copies(file.reader(), output, None, None), 200_000);
     assert_eq!(file.content().len(), 200_010);
-    assert_same(&file.content()[..10], &pattern()[..10], "what lies before");
+    assert_same(&file.content()[..10], pattern(10), "what lies before");
 }
 
 #[test]
 fn a_pipe_is_not_copied_into_itself() {
-    let (reader, writer) = pipe();
+    let Pipe { reader, writer } = pipe_in(Blocking::No);
     assert_eq!(rustix::io::write(&writer, b"once"), Ok(4));
     let (end, copy) = copy(&reader, &writer, None, None);
     assert_eq!((end, copy.delivered(), copy.held()), (Pause::Failed(Errno::INVAL), 0, 0));
     drop(writer);
-    let mut all = Vec::new();
-    File::from(reader).read_to_end(&mut all).unwrap();
-    assert_eq!(all, b"once");
+    assert_eq!(read_to_end(reader), b"once");
 }
 
 #[test]
 fn a_directory_is_nothing_to_read() {
     for to in KINDS {
-        let output = Output::new(to, false);
+        let output = Output::new(to);
         let (end, copy) = copy(File::open(std::env::temp_dir()).unwrap(), &output.fd, None, None);
         assert_eq!((end, copy.delivered(), copy.held()), (Pause::Failed(Errno::ISDIR), 0, 0), "to {to:?}");
         assert_same(&output.content(), b"", "nothing");
@@ -420,7 +289,7 @@ fn full() -> File {
 
 #[test]
 fn a_full_device_leaves_a_file_where_it_stood() {
-    let file = TempFile::new(&pattern()[..300_000]);
+    let file = TempFile::new(pattern(300_000));
     let mut input = file.reader();
     input.seek(SeekFrom::Start(1000)).unwrap();
     let (end, mut copy) = copy(&input, full(), None, None);
@@ -432,14 +301,14 @@ fn a_full_device_leaves_a_file_where_it_stood() {
 #[test]
 fn what_a_full_device_does_not_take_from_a_stream_is_returned() {
     for from in [Kind::Pipe, Kind::Unix, Kind::Tcp] {
-        for blocking in [false, true] {
-            let input = Input::new(from, &pattern()[..300_000], blocking);
+        for mode in BOTH_MODES {
+            let input = Input::new(from, pattern(300_000)).in_mode(mode);
             let (end, mut copy) = copy(&input.fd, full(), None, None);
             assert_eq!((end, copy.delivered()), (Pause::Failed(Errno::NOSPC), 0), "from {from:?}");
             let mut all = copy.give_up(Some(input.fd.as_fd()), Some(full().as_fd()));
             drop(copy);
             all.extend(input.rest());
-            assert_same(&all, &pattern()[..300_000], &format!("from {from:?}"));
+            assert_same(&all, pattern(300_000), &format!("from {from:?}"));
             assert_next_pipe_is_empty();
         }
     }
@@ -448,7 +317,7 @@ fn what_a_full_device_does_not_take_from_a_stream_is_returned() {
 #[test]
 fn a_device_without_end_gives_as_much_as_is_wanted() {
     for to in KINDS {
-        let output = Output::new(to, false);
+        let output = Output::new(to);
         let input = File::open("/dev/zero").unwrap();
         assert_eq!(copies(&input, &output.fd, Some(2_500_001), None), 2_500_001, "to {to:?}");
         assert_same(&output.content(), &vec![0; 2_500_001], &format!("to {to:?}"));
@@ -458,7 +327,7 @@ fn a_device_without_end_gives_as_much_as_is_wanted() {
 #[test]
 fn a_device_takes_everything_from_everywhere() {
     for from in KINDS {
-        let input = Input::new(from, &pattern()[..300_000], false);
+        let input = Input::new(from, pattern(300_000));
         let null = File::options().write(true).open("/dev/null").unwrap();
         assert_eq!(copies(&input.fd, null, None, None), 300_000, "from {from:?}");
     }
@@ -467,36 +336,33 @@ fn a_device_takes_everything_from_everywhere() {
 #[test]
 fn an_output_without_a_reader_is_a_broken_pipe() {
     for from in KINDS {
-        let input = Input::new(from, &pattern()[..300_000], false);
-        let (reader, writer) = pipe();
+        let input = Input::new(from, pattern(300_000));
+        let Pipe { reader, writer } = pipe_in(Blocking::No);
         drop(reader);
         let (end, mut copy) = copy(&input.fd, &writer, None, None);
         assert_eq!((end, copy.delivered()), (Pause::Failed(Errno::PIPE), 0), "from {from:?}");
         let mut all = copy.give_up(Some(input.fd.as_fd()), Some(writer.as_fd()));
         all.extend(input.rest());
-        assert_same(&all, &pattern()[..300_000], &format!("from {from:?}"));
+        assert_same(&all, pattern(300_000), &format!("from {from:?}"));
     }
 }
 
 #[test]
 fn an_empty_input_and_a_full_output_are_waited_for() {
     fn pauses(input: impl AsFd, output: impl AsFd) -> Pause {
-        let plan = Plan::new(input.as_fd(), output.as_fd(), None, None, Known::default()).unwrap();
-        Copy::new(plan, None, None).run(input.as_fd(), output.as_fd(), &mut Impatient)
+        run_copy(&mut copy_all(&input, &output), &input, &output, &mut Impatient::default())
     }
-    fn fill(fd: BorrowedFd<'_>) {
-        while rustix::io::write(fd, &pattern()[..4096]).is_ok() {}
-    }
-    let (pipes, sockets) = ((pipe(), pipe()), (unix_pair(), unix_pair()));
-    let inputs = [&pipes.0.0, &sockets.0.0];
-    let outputs = [&pipes.1.1, &sockets.1.0];
+    let pipes = [(); 2].map(|()| pipe_in(Blocking::No));
+    let sockets = [(); 2].map(|()| unix_pair_in(Blocking::No));
+    let inputs = [pipes[0].reader.as_fd(), sockets[0].0.as_fd()];
+    let outputs = [pipes[1].writer.as_fd(), sockets[1].0.as_fd()];
     for input in inputs {
         for output in outputs {
             assert_eq!(pauses(input, output), Pause::Wait(Side::Input));
         }
     }
     for output in outputs {
-        fill(output.as_fd());
+        fill(output);
     }
     let file = TempFile::new(b"something");
     for output in outputs {
@@ -508,34 +374,21 @@ fn an_empty_input_and_a_full_output_are_waited_for() {
 fn a_copy_given_up_midway_accounts_for_every_byte() {
     for from in KINDS {
         for to in [Kind::Pipe, Kind::Unix, Kind::Tcp] {
-            for blocking in [false, true] {
+            for mode in BOTH_MODES {
                 let size = 3_000_000;
-                let input = Input::new(from, &pattern()[..size], blocking);
-                let (near, far): (OwnedFd, OwnedFd) = match to {
-                    Kind::Pipe => pipe(),
-                    Kind::Unix => unix_pair(),
-                    _ => {
-                        let (one, other) = tcp_pair();
-                        // By default they would take all of it.
-                        set_socket_send_buffer_size(&one, 64 << 10).unwrap();
-                        set_socket_recv_buffer_size(&other, 64 << 10).unwrap();
-                        (one.into(), other.into())
-                    }
-                };
-                // Of a pipe the first is the reader.
-                let (output, reader) = if to == Kind::Pipe { (far, near) } else { (near, far) };
-                if blocking {
-                    make_blocking(&output)
-                } else {
-                    make_nonblocking(&output)
+                let input = Input::new(from, pattern(size)).in_mode(mode);
+                let (reader, output) = stream(to);
+                if to == Kind::Tcp {
+                    // By default they would take all of it.
+                    set_socket_send_buffer_size(&output, 64 << 10).unwrap();
+                    set_socket_recv_buffer_size(&reader, 64 << 10).unwrap();
                 }
-                make_blocking(&reader);
-                let plan = Plan::new(input.fd.as_fd(), output.as_fd(), None, None, Known::default()).unwrap();
-                let mut copy = Copy::new(plan, None, None);
+                set_mode(&output, mode);
+                let mut copy = copy_all(&input.fd, &output);
                 copy.never_block();
                 // Nobody reads, so it comes to stand with the output full.
                 loop {
-                    match copy.run(input.fd.as_fd(), output.as_fd(), &mut Impatient) {
+                    match run_copy(&mut copy, &input.fd, &output, &mut Impatient::default()) {
                         Pause::Wait(Side::Output) => break,
                         Pause::Wait(Side::Input) | Pause::InVain(_) => std::thread::yield_now(),
                         other => panic!("{other:?}"),
@@ -546,11 +399,9 @@ fn a_copy_given_up_midway_accounts_for_every_byte() {
                 assert!((1..size).contains(&delivered), "{delivered}");
                 drop(copy);
                 drop(output);
-                let mut arrived = Vec::new();
-                File::from(reader).read_to_end(&mut arrived).unwrap();
-                assert_same(&arrived, &pattern()[..delivered], &format!("{from:?} to {to:?}"));
+                assert_same(&read_to_end(reader), pattern(delivered), &format!("{from:?} to {to:?}"));
                 let rest = [returned, input.rest()].concat();
-                assert_same(&rest, &pattern()[delivered..size], &format!("{from:?} to {to:?}, the rest"));
+                assert_same(&rest, &pattern(size)[delivered..], &format!("{from:?} to {to:?}, the rest"));
             }
         }
     }
@@ -561,7 +412,7 @@ fn a_peer_that_ends_its_side_is_the_end() {
     let (one, other) = tcp_pair();
     (&other).write_all(b"all").unwrap();
     other.shutdown(Shutdown::Write).unwrap();
-    make_nonblocking(&one);
+    set_mode(&one, Blocking::No);
     let file = TempFile::new(b"");
     assert_eq!(copies(&one, file.writer(), None, None), 3);
     assert_eq!(file.content(), b"all");
@@ -570,15 +421,10 @@ fn a_peer_that_ends_its_side_is_the_end() {
 #[test]
 fn twenty_thousand_segments_of_one_byte_pass_through() {
     let (one, other) = tcp_pair();
-    make_nonblocking(&one);
-    other.set_nodelay(true).unwrap();
-    let feeder = std::thread::spawn(move || {
-        for byte in &pattern()[..20_000] {
-            (&other).write_all(std::slice::from_ref(byte)).unwrap();
-        }
-    });
-    let output = Output::new(Kind::Unix, false);
+    set_mode(&one, Blocking::No);
+    let feeder = std::thread::spawn(move || send_one_by_one(other, pattern(20_000)));
+    let output = Output::new(Kind::Unix);
     assert_eq!(copies(&one, &output.fd, None, None), 20_000);
     feeder.join().unwrap();
-    assert_same(&output.content(), &pattern()[..20_000], "one by one");
+    assert_same(&output.content(), pattern(20_000), "one by one");
 }

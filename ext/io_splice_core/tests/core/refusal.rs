@@ -1,14 +1,12 @@
 //! `refusal`: the reason for an error, asked after real calls that failed.
 
-mod support;
-
 use std::io::IoSlice;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
+use crate::support::*;
 use io_splice_core::{Call, Errno, put, refusal, splice, tee};
 use rustix::fs::OFlags;
-use support::*;
 
 type Refused = (Errno, Option<&'static str>);
 

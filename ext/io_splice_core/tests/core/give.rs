@@ -1,13 +1,11 @@
 //! `give`: pages go into a pipe without being copied, and stay what they are.
 
-mod support;
-
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
+use crate::support::*;
 use io_splice_core::{Attempt, Errno, PageSlice, Pages, Step, give, page_size, splice, tee};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
-use support::*;
 
 /// What one call takes at most.
 const AT_ONCE: usize = 128 << 10;
@@ -29,7 +27,7 @@ fn all(pages: &Pages) -> PageSlice<'_> {
 fn pages_hold_what_they_were_made_of() {
     for len in [0, 1, page_size(), page_size() + 1, 1 << 20, (1 << 20) + 1, (2 << 20) + 1, 5 << 20] {
         let bytes = pattern(len);
-        let pages = pages(&bytes);
+        let pages = pages(bytes);
         assert!(pages.as_bytes() == bytes, "{len}");
         assert_eq!(pages.size(), len.next_multiple_of(page_size()));
         assert_eq!(all(&pages).len(), len);
@@ -68,7 +66,7 @@ fn bytes_arrive_exactly_and_any_number_of_times() {
     for mode in BOTH_MODES {
         for len in [1, 100, page_size() - 1, page_size(), page_size() + 1, 3 * page_size() + 7] {
             for to in [pipe_in(mode), fifo_in(mode)] {
-                let pages = pages(&pattern(len));
+                let pages = pages(pattern(len));
                 for _ in 0..3 {
                     assert_eq!(give_all(&to.writer, &[all(&pages)]), Ok(Step::Moved(len)), "{len}, {mode:?}");
                     assert_eq!(to.content(), pattern(len));
@@ -80,7 +78,7 @@ fn bytes_arrive_exactly_and_any_number_of_times() {
 
 #[test]
 fn slices_arrive_in_order_and_empty_ones_do_not_matter() {
-    let pages = pages(&pattern(20_000));
+    let pages = pages(pattern(20_000));
     let to = pipe();
     let pieces = [0..0, 5000..5010, 7..7, 1..9000, 19_999..20_000].map(|range| pages.slice(range));
     assert_eq!(give_all(&to.writer, &pieces), Ok(Step::Moved(10 + 8999 + 1)));
@@ -92,7 +90,7 @@ fn slices_arrive_in_order_and_empty_ones_do_not_matter() {
 fn of_too_many_pieces_a_prefix_is_taken() {
     let to = pipe();
     io_splice_core::set_pipe_size(to.writer.as_fd(), 1 << 20).unwrap();
-    let pages = pages(&pattern(3000));
+    let pages = pages(pattern(3000));
     let pieces: Vec<_> = (0..3000).map(|at| pages.slice(at..at + 1)).collect();
     let taken = moved(give_all(&to.writer, &pieces));
     assert!((1..=1024).contains(&taken), "{taken}");
@@ -103,7 +101,7 @@ fn of_too_many_pieces_a_prefix_is_taken() {
 fn of_more_than_is_taken_at_once_a_prefix_goes_in() {
     let to = pipe();
     io_splice_core::set_pipe_size(to.writer.as_fd(), 1 << 20).unwrap();
-    let (first, second) = (pages(&pattern(100_000)), pages(&pattern(100_000)));
+    let (first, second) = (pages(pattern(100_000)), pages(pattern(100_000)));
     assert_eq!(give_all(&to.writer, &[all(&first), all(&second)]), Ok(Step::Moved(AT_ONCE)));
     assert_eq!(to.content(), [pattern(100_000), pattern(AT_ONCE - 100_000)].concat());
 }
@@ -112,7 +110,7 @@ fn of_more_than_is_taken_at_once_a_prefix_goes_in() {
 fn of_more_than_the_capacity_a_prefix_is_taken() {
     for mode in BOTH_MODES {
         for to in [pipe_in(mode), pipe_in(mode).narrow()] {
-            let pages = pages(&pattern(2 * to.capacity() + 11));
+            let pages = pages(pattern(2 * to.capacity() + 11));
             assert_eq!(give_all(&to.writer, &[all(&pages)]), Ok(Step::Moved(to.capacity())), "{mode:?}");
             assert_eq!(to.content(), pattern(to.capacity()));
         }
@@ -135,7 +133,7 @@ fn a_full_pipe_would_block_in_either_mode() {
 fn bytes_in_flight_outlive_their_pages_and_those_that_come_after() {
     let (first, second, third) = (pipe(), pipe(), pipe());
     for len in [10, 3 * page_size(), 60_000] {
-        let pages = pages(&pattern(len));
+        let pages = pages(pattern(len));
         assert_eq!(give_all(&first.writer, &[all(&pages)]), Ok(Step::Moved(len)));
         drop(pages);
         let moved = tee(first.reader.as_fd(), second.writer.as_fd(), len, NO_FLAGS);
@@ -166,7 +164,7 @@ fn mapping(bytes: &[u8]) -> *mut u8 {
 fn what_is_written_to_memory_after_its_pages_were_taken_does_not_show() {
     for len in [page_size(), 5 * page_size() + 100] {
         let to = pipe();
-        let memory = mapping(&pattern(len));
+        let memory = mapping(pattern(len));
         // SAFETY: it is a whole mapping of that length, and nobody refers to it.
         let pages = unsafe { Pages::take(memory, len) }.unwrap();
         assert_eq!(pages.as_bytes(), pattern(len));
@@ -185,7 +183,7 @@ fn what_is_written_to_memory_after_its_pages_were_taken_does_not_show() {
 #[test]
 fn what_cannot_be_taken_is_copied() {
     // An odd address cannot be moved.
-    let memory = mapping(&pattern(3 * page_size()));
+    let memory = mapping(pattern(3 * page_size()));
     // SAFETY: nobody refers to that memory.
     unsafe {
         let pages = Pages::take(memory.add(1), page_size()).unwrap();

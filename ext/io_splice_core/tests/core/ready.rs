@@ -1,14 +1,12 @@
 //! `ready`: which end is a reason to wait.
 
-mod support;
-
 use std::io::Write;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
+use crate::support::*;
 use io_splice_core::{Errno, Readiness, ready};
-use support::*;
 
 /// (input, output)
 #[track_caller]

@@ -1,7 +1,5 @@
 //! `splice` on everything that it joins.
 
-mod support;
-
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::net::Shutdown;
@@ -9,10 +7,10 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::support::*;
 use io_splice_core::{Attempt, Errno, Nonblocking, Step, page_size, splice};
 use rustix::fs::OFlags;
 use rustix::pipe::SpliceFlags;
-use support::*;
 
 #[track_caller]
 fn move_bytes(from: impl AsFd, to: impl AsFd, len: usize) -> Attempt {
@@ -118,7 +116,7 @@ fn a_driver_to_a_pipe() {
 
 #[test]
 fn the_input_keeps_what_the_output_does_not_take() {
-    let (from, to) = (pipe().holding(&pattern(3 * page_size())), pipe().narrow());
+    let (from, to) = (pipe().holding(pattern(3 * page_size())), pipe().narrow());
     let bytes = moved(move_bytes(&from.reader, &to.writer, usize::MAX));
     assert!(bytes <= page_size());
     let arrived = [to.content(), from.content()].concat();
@@ -175,7 +173,7 @@ fn a_socket_would_block_in_non_blocking_mode_and_ends_with_its_peer() {
 fn a_socket_that_takes_no_more_would_block_in_non_blocking_mode() {
     let (here, there) = UnixStream::pair().unwrap();
     here.set_nonblocking(true).unwrap();
-    while (&here).write(&pattern(4096)).is_ok() {}
+    while (&here).write(pattern(4096)).is_ok() {}
     let from = pipe().holding(b"more");
     assert_eq!(move_bytes(&from.reader, &here, 10), Ok(Step::WouldBlock));
     available(&there);

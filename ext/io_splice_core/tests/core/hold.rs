@@ -1,16 +1,14 @@
 //! `hold`: what could make an attempt block; `Nonblocking`: what rules out the peer.
 
-mod support;
-
 use std::fs::File;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use crate::support::*;
 use io_splice_core::{Errno, Hold, Nonblocking, hold, holds};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
-use support::*;
 
 fn hold_of(fd: impl AsFd) -> Hold {
     hold(fd.as_fd()).unwrap()

@@ -1,17 +1,15 @@
 //! `tee` between pipes.
 
-mod support;
-
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::support::*;
 use io_splice_core::{Attempt, Errno, Step, page_size, tee};
 use rustix::fs::OFlags;
 use rustix::pipe::SpliceFlags;
-use support::*;
 
 #[track_caller]
 fn duplicate(from: impl AsFd, to: impl AsFd, len: usize) -> Attempt {
@@ -32,7 +30,7 @@ fn bytes_are_duplicated_and_stay() {
 #[test]
 fn only_a_prefix_is_duplicated_when_the_output_has_room_for_no_more() {
     let bytes = pattern(3 * page_size());
-    let (from, to) = (pipe().holding(&bytes), pipe().narrow());
+    let (from, to) = (pipe().holding(bytes), pipe().narrow());
     let duplicated = moved(duplicate(&from.reader, &to.writer, usize::MAX));
     assert!(duplicated <= page_size());
     assert_eq!(to.content(), bytes[..duplicated]);

@@ -1,0 +1,17 @@
+//! All tests that get along with each other in one process. In `process` are those that must be alone in
+//! theirs, in `memory` is the one that measures it.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod copy_faults;
+mod copy_routes;
+mod fan_out;
+mod give;
+mod hold;
+mod put;
+mod ready;
+mod refusal;
+mod relay;
+mod splice;
+mod tee;

@@ -1,0 +1,230 @@
+//! Who runs copies, relays and fan-outs in the tests, and how they are begun and run.
+//!
+//! All that implements the traits of the core is here.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use super::GUARD;
+use io_splice_core::copy::{
+    self, Copy, FanOut, FanOutPause, Kernel, Known, Linux, Pause, Plan, Relay, RelayPause, Side, Waited,
+};
+use io_splice_core::{Awaited, wait_until_any_ready};
+
+// Hosts
+
+/// Whoever runs a copy, a relay or a fan-out.
+pub trait Host: copy::Host + copy::Hub {}
+
+impl<T: copy::Host + copy::Hub> Host for T {}
+
+/// Waits with poll(2), and fails instead of hanging.
+pub struct Patient(Instant);
+
+impl Patient {
+    pub fn new() -> Self {
+        Self(Instant::now() + GUARD)
+    }
+
+    /// Waits for one of the ends, at most for so long.
+    pub fn wait(&mut self, ends: &mut [Awaited<'_>], timeout: Option<Duration>) -> Waited {
+        self.guard();
+        let waited = wait_until_any_ready(ends, Some(timeout.map_or(GUARD, |timeout| timeout.min(GUARD))));
+        let in_time = timeout.is_some_and(|timeout| timeout < GUARD);
+        assert!(waited != Waited::TimedOut || in_time, "still waiting after {GUARD:?}");
+        waited
+    }
+
+    fn guard(&self) {
+        assert!(Instant::now() < self.0, "still running after {GUARD:?}");
+    }
+}
+
+impl copy::Host for Patient {
+    fn wait(&mut self, side: Side, fd: BorrowedFd<'_>) -> Waited {
+        self.wait(&mut [Awaited { side, fd, ready: false }], None)
+    }
+
+    fn interrupted(&mut self) -> bool {
+        self.guard();
+        false
+    }
+}
+
+impl copy::Hub for Patient {
+    fn wait(&mut self, ends: &mut [Awaited<'_>], timeout: Option<Duration>) -> Waited {
+        self.wait(ends, timeout)
+    }
+
+    fn interrupted(&mut self) -> bool {
+        self.guard();
+        false
+    }
+}
+
+/// Comes back instead of waiting, and remembers what it was asked for.
+#[derive(Default)]
+pub struct Impatient {
+    /// For which ends the last time.
+    pub ends: Vec<(Side, RawFd)>,
+    /// How long each time.
+    pub timeouts: Vec<Option<Duration>>,
+}
+
+impl copy::Host for Impatient {
+    fn wait(&mut self, side: Side, fd: BorrowedFd<'_>) -> Waited {
+        self.ends = vec![(side, fd.as_raw_fd())];
+        self.timeouts.push(None);
+        Waited::Elsewhere
+    }
+
+    fn interrupted(&mut self) -> bool {
+        false
+    }
+}
+
+impl copy::Hub for Impatient {
+    fn wait(&mut self, ends: &mut [Awaited<'_>], timeout: Option<Duration>) -> Waited {
+        self.ends = ends.iter().map(|end| (end.side, end.fd.as_raw_fd())).collect();
+        self.timeouts.push(timeout);
+        match wait_until_any_ready(ends, Some(Duration::ZERO)) {
+            Waited::TimedOut if timeout != Some(Duration::ZERO) => Waited::Elsewhere,
+            waited => waited,
+        }
+    }
+
+    fn interrupted(&mut self) -> bool {
+        false
+    }
+}
+
+/// Answers what a test makes up.
+pub struct MadeUp<W, I> {
+    wait: W,
+    interrupted: I,
+}
+
+impl<W, I> MadeUp<W, I>
+where
+    W: FnMut(&mut [Awaited<'_>], Option<Duration>) -> Waited,
+    I: FnMut() -> bool,
+{
+    /// `wait` is given the ends and how long to wait for one of them; a copy waits for one end, as long as it takes.
+    pub fn new(wait: W, interrupted: I) -> Self {
+        Self { wait, interrupted }
+    }
+}
+
+impl<W, I> copy::Host for MadeUp<W, I>
+where
+    W: FnMut(&mut [Awaited<'_>], Option<Duration>) -> Waited,
+    I: FnMut() -> bool,
+{
+    fn wait(&mut self, side: Side, fd: BorrowedFd<'_>) -> Waited {
+        (self.wait)(&mut [Awaited { side, fd, ready: false }], None)
+    }
+
+    fn interrupted(&mut self) -> bool {
+        (self.interrupted)()
+    }
+}
+
+impl<W, I> copy::Hub for MadeUp<W, I>
+where
+    W: FnMut(&mut [Awaited<'_>], Option<Duration>) -> Waited,
+    I: FnMut() -> bool,
+{
+    fn wait(&mut self, ends: &mut [Awaited<'_>], timeout: Option<Duration>) -> Waited {
+        (self.wait)(ends, timeout)
+    }
+
+    fn interrupted(&mut self) -> bool {
+        (self.interrupted)()
+    }
+}
+
+// Copies
+
+/// A copy of everything there is.
+pub fn copy_all(input: impl AsFd, output: impl AsFd) -> Copy {
+    new_copy(input, output, None, None)
+}
+
+/// A copy of `len` bytes, or of all, from `offset`, or from where the input stands.
+pub fn new_copy(input: impl AsFd, output: impl AsFd, len: Option<u64>, offset: Option<u64>) -> Copy {
+    copy_by(Linux, input, output, len, offset, Known::default())
+}
+
+/// The same by that kernel, when this is known of the input.
+pub fn copy_by<K: Kernel>(
+    kernel: K,
+    input: impl AsFd,
+    output: impl AsFd,
+    len: Option<u64>,
+    offset: Option<u64>,
+    known: Known,
+) -> Copy<K> {
+    let plan = Plan::new(input.as_fd(), output.as_fd(), len, offset, known).unwrap();
+    Copy::with_kernel(kernel, plan, len, offset)
+}
+
+/// A copy that is planned for everything there is, and then is to be of so many bytes.
+pub fn copy_planned_for_all(input: impl AsFd, output: impl AsFd, len: u64) -> Copy {
+    let plan = Plan::new(input.as_fd(), output.as_fd(), None, None, Known::default()).unwrap();
+    Copy::new(plan, Some(len), None)
+}
+
+/// Runs a copy once.
+pub fn run_copy<K: Kernel>(
+    copy: &mut Copy<K>,
+    input: impl AsFd,
+    output: impl AsFd,
+    host: &mut impl Host,
+) -> Pause {
+    copy.run(input.as_fd(), output.as_fd(), host)
+}
+
+/// Runs a copy until it is done or has failed.
+pub fn finish<K: Kernel>(copy: &mut Copy<K>, input: impl AsFd, output: impl AsFd) -> Pause {
+    let mut host = Patient::new();
+    loop {
+        match run_copy(copy, &input, &output, &mut host) {
+            end @ (Pause::Done | Pause::Failed(_) | Pause::TimedOut(_)) => return end,
+            Pause::InVain(_) => std::thread::yield_now(),
+            _ => {}
+        }
+    }
+}
+
+// Fan-outs
+
+/// A fan-out of `len` bytes, or of all.
+pub fn new_fan_out(input: impl AsFd, outputs: &[Option<BorrowedFd<'_>>], len: Option<u64>) -> FanOut {
+    FanOut::new(Some(input.as_fd()), outputs, len).unwrap()
+}
+
+/// Runs a fan-out once.
+pub fn run_fan_out(
+    copy: &mut FanOut,
+    input: impl AsFd,
+    outputs: &[Option<BorrowedFd<'_>>],
+    host: &mut impl Host,
+) -> FanOutPause {
+    copy.run(Some(input.as_fd()), outputs, host)
+}
+
+// Relays
+
+/// A relay between the ends of each direction, which may take so long to become ready.
+pub fn new_relay(
+    ends: [(BorrowedFd<'_>, BorrowedFd<'_>); 2],
+    timeouts: [copy::Timeouts; 2],
+    idle_timeout: Option<Duration>,
+) -> Relay {
+    Relay::new([0, 1].map(|way| (copy_all(ends[way].0, ends[way].1), timeouts[way])), idle_timeout)
+}
+
+/// Runs a relay once.
+pub fn run_relay(relay: &mut Relay, ends: copy::Ends<'_>, host: &mut impl Host) -> RelayPause {
+    relay.run(ends, host)
+}
