@@ -99,7 +99,7 @@ impl<K: Kernel> CopyStream<K> {
         }
         loop {
             if self.wait.side().is_some() {
-                match wait(host, [(&mut self.wait, [input, output])], None) {
+                match wait(host, [(&mut self.wait, [input, output])], Instant::now(), None) {
                     Waited::Ready => {}
                     Waited::Interrupted => return Pause::Interrupted,
                     Waited::Yield => return Pause::Wait,

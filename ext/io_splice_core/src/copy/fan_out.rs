@@ -248,7 +248,7 @@ impl<K: Kernel> FanOut<K> {
         let serving =
             self.targets.iter_mut().zip(outputs).filter(|(target, _)| target.state == State::Serving);
         let targets = serving.filter_map(|(target, output)| Some((&mut target.wait, [(*output)?; 2])));
-        wait(host, source.into_iter().chain(targets), None)
+        wait(host, source.into_iter().chain(targets), Instant::now(), None)
     }
 
     fn overdue(&self) -> Option<FanOutPause> {

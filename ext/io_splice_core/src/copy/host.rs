@@ -92,14 +92,14 @@ impl Wait {
     }
 }
 
-/// Waits until one of the pumps can go on, each given with its two ends. [`Waited::TimedOut`] after `until`, or when one
-/// of them is overdue.
+/// Waits from `now` on until one of the pumps can go on, each given with its two ends. [`Waited::TimedOut`] after `until`, or when
+/// one of them is overdue.
 pub(crate) fn wait<'wait, 'fd>(
     host: &mut impl Host,
     pumps: impl IntoIterator<Item = (&'wait mut Wait, [BorrowedFd<'fd>; 2])>,
+    now: Instant,
     until: Option<Instant>,
 ) -> Waited {
-    let now = Instant::now();
     let mut until = until;
     let mut ends = Vec::with_capacity(2);
     let mut listening = Vec::with_capacity(2);

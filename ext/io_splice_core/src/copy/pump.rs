@@ -18,7 +18,7 @@ const FIRST_READ_SIZE: usize = 16 << 10;
 /// How one step of a pump ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advance {
-    /// Bytes have moved, from the input or to the output.
+    /// Bytes have moved, from the input or to the output, or another route is taken.
     Progress,
     /// All was copied, or the input has ended; nothing is in flight.
     Done,
@@ -122,65 +122,80 @@ impl<K: Kernel> Pump<K> {
 
     /// Makes one step, and does not wait.
     pub(super) fn advance(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Advance {
-        let advance = self.step(input, output);
+        let step = self.step(input, output);
+        self.end_step(step, input, output)
+    }
+
+    /// Takes up to `room` bytes from the input, and leaves them in flight. Nothing is in flight.
+    pub(super) fn fill(&mut self, input: BorrowedFd<'_>, room: usize) -> Advance {
+        let step = self.try_fill(input, room);
+        self.end_step(step, input, input)
+    }
+
+    fn end_step(&mut self, step: Result<Advance>, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Advance {
+        let advance = match step {
+            // Once more, right after it was reported as ready? poll(2) says whether somebody else was quicker.
+            Ok(Advance::Blocked(side)) if self.blocked == Some(side) => self
+                .is_ready(side, input, output)
+                .map(|ready| if ready { Advance::Stalled(side) } else { Advance::Blocked(side) }),
+            step => step,
+        };
         let advance = match advance {
-            // Once more, right after it was reported as ready? Then poll(2) says whether somebody else was quicker.
-            Advance::Blocked(side) if self.blocked == Some(side) && self.is_ready(side, input, output) => {
-                return Advance::Stalled(side);
-            }
-            advance => advance,
+            Ok(advance) => advance,
+            Err(Errno::INTR) => Advance::Interrupted,
+            Err(errno) => Advance::Failed(errno),
         };
-        self.blocked = match advance {
-            Advance::Blocked(side) => Some(side),
-            Advance::Stalled(_) => self.blocked,
-            _ => None,
-        };
+        match advance {
+            Advance::Blocked(side) => self.blocked = Some(side),
+            Advance::Progress => self.blocked = None,
+            _ => {}
+        }
         advance
     }
 
-    fn step(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Advance {
+    fn step(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Result<Advance> {
         if !self.in_flight.is_empty() {
             return self.deliver(output);
         }
         match self.plan.routes[0] {
-            route @ (Route::CopyFileRange | Route::Sendfile | Route::Splice | Route::PipeToPipe) => {
-                self.move_directly(route, input, output)
+            Route::CopyFileRange | Route::Sendfile | Route::Splice | Route::PipeToPipe => {
+                self.move_directly(input, output)
             }
-            Route::ViaPipe | Route::ReadWrite => self.fill(input, usize::MAX),
+            Route::ViaPipe | Route::ReadWrite => self.try_fill(input, usize::MAX),
         }
     }
 
     /// Moves bytes from end to end in one call.
-    fn move_directly(&mut self, route: Route, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Advance {
+    fn move_directly(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Result<Advance> {
         let len = match self.next_len(usize::MAX) {
-            0 => return Advance::Done,
+            0 => return Ok(Advance::Done),
             len => len,
         };
-        for (side, poll_first) in
-            [(Side::Input, self.plan.poll_first_in), (Side::Output, self.plan.poll_first_out)]
-        {
-            if poll_first && !self.is_ready(side, input, output) {
-                return Advance::Blocked(side);
+        let poll_first = [(Side::Input, self.plan.poll_first_in), (Side::Output, self.plan.poll_first_out)];
+        for (side, _) in poll_first.into_iter().filter(|(_, poll_first)| *poll_first) {
+            if !self.is_ready(side, input, output)? {
+                return Ok(Advance::Blocked(side));
             }
         }
         let portion = self.portion(len);
+        let route = self.plan.routes[0];
         let (kernel, offset) = (&mut self.kernel, self.offset.as_mut());
         let moved = match route {
             Route::CopyFileRange => kernel.copy_file_range(input, offset, output, len),
             Route::Sendfile => kernel.sendfile(input, offset, output, portion),
             Route::Splice | Route::PipeToPipe => kernel.splice(input, offset, output, portion),
-            Route::ViaPipe | Route::ReadWrite => return self.fill(input, len),
+            Route::ViaPipe | Route::ReadWrite => return self.try_fill(input, len),
         };
         match moved {
             // Files in /proc say 0 here, and have something to read.
             Ok(0) if self.taken == 0 && matches!(route, Route::CopyFileRange | Route::Sendfile) => {
-                self.next_route()
+                Ok(self.next_route())
             }
-            Ok(0) => Advance::Done,
+            Ok(0) => Ok(Advance::Done),
             Ok(bytes) => {
                 self.record_taken(bytes);
                 self.delivered += bytes as u64;
-                Advance::Progress
+                Ok(Advance::Progress)
             }
             Err(Errno::AGAIN) => self.which_side_blocks(input, output),
             Err(errno) => self.refused(route, errno),
@@ -188,37 +203,35 @@ impl<K: Kernel> Pump<K> {
     }
 
     /// `EAGAIN` does not say which end it was; poll(2) does.
-    fn which_side_blocks(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Advance {
-        match self.kernel.ready(input, output) {
-            Ok(ready) if !ready.input => Advance::Blocked(Side::Input),
-            Ok(ready) if !ready.output => Advance::Blocked(Side::Output),
-            Ok(_) => Advance::Stalled(Side::Input),
-            Err(errno) => Advance::Failed(errno),
-        }
+    fn which_side_blocks(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Result<Advance> {
+        let ready = self.kernel.ready(input, output)?;
+        Ok(match (ready.input, ready.output) {
+            (false, _) => Advance::Blocked(Side::Input),
+            (true, false) => Advance::Blocked(Side::Output),
+            (true, true) => Advance::Stalled(Side::Input),
+        })
     }
 
-    fn is_ready(&mut self, side: Side, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> bool {
-        // An error is for the call itself to report.
+    fn is_ready(&mut self, side: Side, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Result<bool> {
         match side {
-            Side::Input => self.kernel.ready(input, input).map_or(true, |ready| ready.input),
-            Side::Output => self.kernel.ready(output, output).map_or(true, |ready| ready.output),
+            Side::Input => self.kernel.ready(input, input).map(|ready| ready.input),
+            Side::Output => self.kernel.ready(output, output).map(|ready| ready.output),
         }
     }
 
-    /// Takes up to `len` bytes from the input, by a pipe or by memory. Nothing is in flight.
-    pub(super) fn fill(&mut self, input: BorrowedFd<'_>, len: usize) -> Advance {
-        let len = match self.next_len(len) {
-            0 => return Advance::Done,
+    fn try_fill(&mut self, input: BorrowedFd<'_>, room: usize) -> Result<Advance> {
+        let len = match self.next_len(room) {
+            0 => return Ok(Advance::Done),
             len => len,
         };
-        if self.plan.poll_first_in && !self.is_ready(Side::Input, input, input) {
-            return Advance::Blocked(Side::Input);
+        if self.plan.poll_first_in && !self.is_ready(Side::Input, input, input)? {
+            return Ok(Advance::Blocked(Side::Input));
         }
         let (route, offset) = (self.plan.routes[0], self.offset.as_mut());
         let taken = match route {
             Route::ReadWrite => {
-                let taken =
-                    self.in_flight.fill_buffer(&mut self.kernel, input, offset, len.min(self.read_size));
+                let len = len.min(self.read_size);
+                let taken = self.in_flight.fill_buffer(&mut self.kernel, input, offset, len);
                 self.read_size = if taken == Ok(self.read_size) { READ_SIZE } else { self.read_size };
                 taken
             }
@@ -226,58 +239,51 @@ impl<K: Kernel> Pump<K> {
                 match self.in_flight.fill_pipe(&mut self.kernel, input, offset, len) {
                     Some(taken) => taken,
                     // No descriptor or no memory for a pipe is no reason not to copy.
-                    None => return self.next_route(),
+                    None => return Ok(self.next_route()),
                 }
             }
         };
         match taken {
-            Ok(0) => Advance::Done,
+            Ok(0) => Ok(Advance::Done),
             Ok(bytes) => {
                 self.record_taken(bytes);
-                Advance::Progress
+                Ok(Advance::Progress)
             }
             // The pipe was empty, so it is the input that would block.
-            Err(Errno::AGAIN) => Advance::Blocked(Side::Input),
+            Err(Errno::AGAIN) => Ok(Advance::Blocked(Side::Input)),
             Err(errno) => self.refused(route, errno),
         }
     }
 
     /// Passes on what is in flight.
-    fn deliver(&mut self, output: BorrowedFd<'_>) -> Advance {
-        if self.plan.poll_first_out && !self.is_ready(Side::Output, output, output) {
-            return Advance::Blocked(Side::Output);
+    fn deliver(&mut self, output: BorrowedFd<'_>) -> Result<Advance> {
+        if self.plan.poll_first_out && !self.is_ready(Side::Output, output, output)? {
+            return Ok(Advance::Blocked(Side::Output));
         }
         let write = if self.may_wait() { Write::Now } else { Write::MayBlock };
         let portion = self.portion(self.in_flight.len());
         match self.in_flight.drain(&mut self.kernel, output, portion, write) {
-            Ok(0) => Advance::Stalled(Side::Output),
+            Ok(0) => Ok(Advance::Stalled(Side::Output)),
             Ok(bytes) => {
                 self.delivered += bytes as u64;
-                Advance::Progress
+                Ok(Advance::Progress)
             }
             Err(errno) if self.in_flight.is_in_pipe() && Route::ViaPipe.refused(errno) => {
+                self.in_flight.take_into_memory(&mut self.kernel)?;
                 // What cannot be spliced to now cannot be spliced to later.
                 self.plan.routes = &[Route::ReadWrite];
-                match self.in_flight.take_into_memory(&mut self.kernel) {
-                    Ok(()) => Advance::Progress,
-                    Err(errno) => Advance::Failed(errno),
-                }
+                Ok(Advance::Progress)
             }
             // It has just been reported as ready: a terminal may have room for one byte and be given a newline.
-            Err(Errno::AGAIN) if self.plan.poll_first_out => Advance::Stalled(Side::Output),
-            Err(Errno::AGAIN) => Advance::Blocked(Side::Output),
-            Err(Errno::INTR) => Advance::Interrupted,
-            Err(errno) => Advance::Failed(errno),
+            Err(Errno::AGAIN) if self.plan.poll_first_out => Ok(Advance::Stalled(Side::Output)),
+            Err(Errno::AGAIN) => Ok(Advance::Blocked(Side::Output)),
+            Err(errno) => Err(errno),
         }
     }
 
-    /// Goes on by the next route if this error closes this one.
-    fn refused(&mut self, route: Route, errno: Errno) -> Advance {
-        match errno {
-            Errno::INTR => Advance::Interrupted,
-            errno if route.refused(errno) => self.next_route(),
-            errno => Advance::Failed(errno),
-        }
+    /// Falls back to the next route if this error closes this one.
+    fn refused(&mut self, route: Route, errno: Errno) -> Result<Advance> {
+        if route.refused(errno) { Ok(self.next_route()) } else { Err(errno) }
     }
 
     /// Reading and writing refuses nothing, so there is a next one.
@@ -342,7 +348,7 @@ impl<K: Kernel> Pump<K> {
         // Not to a terminal in blocking mode: the write could hang, and no signal would end it here.
         while !self.plan.terminal_out
             && !self.in_flight.is_empty()
-            && self.deliver(output) == Advance::Progress
+            && self.deliver(output) == Ok(Advance::Progress)
         {}
     }
 }

@@ -266,15 +266,16 @@ impl<K: Kernel> Relay<K> {
     }
 
     fn wait(&mut self, ends: Ends<'_>, host: &mut impl Host) -> Waited {
+        let now = Instant::now();
         if std::mem::take(&mut self.moved) {
-            self.last_moved = Instant::now();
+            self.last_moved = now;
         }
         for way in &mut self.ways {
             way.pump.in_flight.release_idle();
         }
         let until = self.idle_deadline();
         let open = self.ways.iter_mut().zip(ends).filter(|(way, _)| way.state == State::Open);
-        wait(host, open.filter_map(|(way, ends)| Some((&mut way.wait, ends?))), until)
+        wait(host, open.filter_map(|(way, ends)| Some((&mut way.wait, ends?))), now, until)
     }
 
     fn idle_deadline(&self) -> Option<Instant> {

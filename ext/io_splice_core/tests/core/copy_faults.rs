@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use std::io::Seek;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::support::*;
-use io_splice_core::copy::{Copy, Kernel, Known, Pause, Side, Waited};
+use io_splice_core::copy::{CopyStream, Kernel, Known, Pause, Side, Timeouts, Waited};
 use io_splice_core::{OwnPipe, PIPE_BUF, Readiness};
 use proptest::prelude::*;
 use rustix::io::{Errno, Result};
@@ -203,6 +204,7 @@ struct World {
     own_pipes: Vec<(RawFd, RawFd)>,
     refused: Vec<Call>,
     in_vain: u32,
+    rests: u32,
     /// How the copy must come back now.
     must: Option<Pause>,
     giving_up: bool,
@@ -242,6 +244,7 @@ impl World {
             own_pipes: Vec::new(),
             refused: Vec::new(),
             in_vain: 0,
+            rests: 0,
             must: None,
             giving_up: false,
             calls: 0,
@@ -356,9 +359,20 @@ impl World {
         Ok(found.len())
     }
 
+    /// For how long, and how often, is what there is to see of a stall.
+    fn rest(&mut self, timeout: Option<Duration>) -> Waited {
+        self.count_call();
+        let timeout = timeout.expect("it rests for ever");
+        assert!(self.in_vain > 1 || timeout.is_zero(), "it rests before it has tried again");
+        self.rests += 1;
+        std::thread::sleep(timeout);
+        Waited::TimedOut
+    }
+
     fn wait(&mut self, side: Side, fd: BorrowedFd<'_>) -> Waited {
         assert!(if side == Side::Input { self.is_input(fd) } else { self.is_output(fd) });
-        assert!(*self.blocked.of(side), "{side:?} is ready and is waited for");
+        // After a stall it asks poll(2) once.
+        assert!(*self.blocked.of(side) || self.in_vain > 0, "{side:?} is ready and is waited for");
         let (waited, must) = match self.waits.pop_front().unwrap_or(Wait::Ready) {
             Wait::Ready => {
                 *self.blocked.of(side) = false;
@@ -367,7 +381,7 @@ impl World {
             Wait::Spurious => (Waited::Ready, None),
             Wait::Interrupted => (Waited::Interrupted, Some(Pause::Interrupted)),
             Wait::TimedOut => (Waited::TimedOut, Some(Pause::TimedOut(side))),
-            Wait::Elsewhere => (Waited::Elsewhere, Some(Pause::Wait(side))),
+            Wait::Elsewhere => (Waited::Yield, Some(Pause::Wait)),
         };
         self.must = must;
         waited
@@ -587,6 +601,7 @@ impl Ends {
 struct Outcome {
     end: Pause,
     delivered: usize,
+    rests: u32,
 }
 
 /// Runs a copy to its end, whichever that is, and accounts for every byte at every pause.
@@ -609,19 +624,19 @@ fn check_knowing(case: &Case, known: Known) -> Outcome {
         copy.never_block();
     }
     if case.offset.is_none() {
-        copy.put_first(pattern(case.ahead).to_vec());
+        copy.prepend(pattern(case.ahead).to_vec());
     }
     let end = run(case, &mut copy, &ends, &world);
     let delivered = copy.delivered() as usize;
-    let taken = world.borrow().taken;
+    let (taken, rests) = (world.borrow().taken, world.borrow().rests);
 
     world.borrow_mut().giving_up = true;
     let (to_input, to_output) = ((!case.input_gone).then_some(input), (!case.output_gone).then_some(output));
-    let returned = copy.give_up(to_input, to_output);
+    let returned = copy.abort(to_input, to_output);
     check_arrived(&copy, &world);
     let (after, end_of_all) = (copy.delivered() as usize, case.start() + copy.delivered() as usize);
     assert!(after == delivered || (after > delivered && !case.output_gone && end != Pause::Done));
-    assert_eq!((copy.held(), world.borrow().taken), (0, taken));
+    assert_eq!((copy.in_flight(), world.borrow().taken), (0, taken));
     let position = world.borrow().position;
     if case.offset.is_some() {
         assert_eq!((position, returned.len()), (case.ahead, 0), "with an offset the input does not move");
@@ -632,27 +647,37 @@ fn check_knowing(case: &Case, known: Known) -> Outcome {
     }
     drop(copy);
     assert_next_pipe_is_empty();
-    Outcome { end, delivered: after }
+    Outcome { end, delivered: after, rests }
 }
 
-fn run(case: &Case, copy: &mut Copy<Model>, ends: &Ends, world: &Rc<RefCell<World>>) -> Pause {
+fn run(case: &Case, copy: &mut CopyStream<Model>, ends: &Ends, world: &Rc<RefCell<World>>) -> Pause {
     let mut reported = 0;
     let mut host = MadeUp::new(
-        |ends, _| world.borrow_mut().wait(ends[0].side, ends[0].fd),
+        |ends, timeout| match ends {
+            [end] => {
+                let waited = world.borrow_mut().wait(end.side, end.fd);
+                end.ready = waited == Waited::Ready;
+                waited
+            }
+            _ => world.borrow_mut().rest(timeout),
+        },
         || world.borrow_mut().interrupted(),
     );
+    if case.waits.iter().any(|wait| matches!(wait, Wait::TimedOut)) {
+        copy.set_timeouts(Timeouts { input: Some(Duration::ZERO), output: Some(Duration::ZERO) });
+    }
     for pauses in 1.. {
         assert!(pauses < case.most_calls(), "it never ends");
         world.borrow_mut().must = None;
         let pause = run_copy(copy, &ends.input, &ends.output, &mut host);
         check_arrived(copy, world);
         let mut world = world.borrow_mut();
-        assert_eq!(copy.held(), world.taken - world.arrived.len(), "what is held");
+        assert_eq!(copy.in_flight(), world.taken - world.arrived.len(), "what is held");
         assert_eq!(pause, world.must.unwrap_or(pause));
         let abandon = case.abandon == Some(pauses);
         match pause {
             Pause::Done => {
-                assert_eq!((copy.delivered() as usize, copy.held()), (case.expected(), 0), "all of it");
+                assert_eq!((copy.delivered() as usize, copy.in_flight()), (case.expected(), 0), "all of it");
                 return pause;
             }
             Pause::Failed(_) => {
@@ -666,8 +691,8 @@ fn run(case: &Case, copy: &mut Copy<Model>, ends: &Ends, world: &Rc<RefCell<Worl
                 assert!(case.report && news >= 1 << 20, "told after {news} bytes");
                 reported = copy.delivered();
             }
-            Pause::Wait(side) | Pause::TimedOut(side) => *world.blocked.of(side) = false,
-            Pause::InVain(times) => assert!((2..=world.in_vain).contains(&times), "{times} times in vain"),
+            Pause::Wait => world.blocked = Sides::default(),
+            Pause::TimedOut(_) => copy.set_timeouts(Timeouts::default()),
             Pause::Interrupted => assert!(world.must.is_some(), "nobody interrupted it"),
         }
     }
@@ -675,7 +700,7 @@ fn run(case: &Case, copy: &mut Copy<Model>, ends: &Ends, world: &Rc<RefCell<Worl
 }
 
 /// What has arrived is the beginning of what was to be copied, and is what the copy counts.
-fn check_arrived(copy: &Copy<Model>, world: &Rc<RefCell<World>>) {
+fn check_arrived(copy: &CopyStream<Model>, world: &Rc<RefCell<World>>) {
     let world = world.borrow();
     assert_eq!(copy.delivered() as usize, world.arrived.len(), "what counts as delivered");
     let start = world.case.start();
@@ -836,12 +861,18 @@ fn every_way_is_refused_in_turn_until_only_reading_and_writing_is_left() {
 #[test]
 fn ends_that_claim_to_be_ready_do_not_make_it_spin() {
     for (from, to) in [(From::File, To::Socket), (From::Pipe, To::Socket), (From::Socket, To::Pipe)] {
-        let case = Case { answers: vec![Answer::InVain; 3], abandon: Some(1), ..Case::new(from, to, 10) };
-        assert_eq!(check(&case).end, Pause::InVain(2));
-        let case = Case { abandon: Some(2), ..case };
-        assert_eq!(check(&case).end, Pause::InVain(3));
-        let case = Case { abandon: None, ..case };
-        assert_eq!(check(&case).end, Pause::Done);
+        let case = Case { answers: vec![Answer::InVain; 5], ..Case::new(from, to, 10) };
+        let outcome = check(&case);
+        assert_eq!((outcome.end, outcome.rests), (Pause::Done, 4));
+    }
+}
+
+#[test]
+fn a_stall_is_under_the_timeouts() {
+    for (from, to) in [(From::File, To::Socket), (From::Pipe, To::Socket), (From::Socket, To::Pipe)] {
+        let waits = vec![Wait::Ready, Wait::TimedOut];
+        let case = Case { answers: vec![Answer::InVain; 5], waits, ..Case::new(from, to, 10) };
+        assert_eq!(check(&case).end, Pause::TimedOut(Side::Input));
     }
 }
 

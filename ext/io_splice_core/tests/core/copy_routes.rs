@@ -7,13 +7,13 @@ use std::os::fd::AsFd;
 
 use crate::support::*;
 use io_splice_core::Errno;
-use io_splice_core::copy::{Copy, Known, Linux, Pause, Side};
+use io_splice_core::copy::{CopyStream, Known, Linux, Pause, Side};
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 
 /// What bytes go to, and what they come from.
 const KINDS: [Kind; 4] = INPUTS;
 
-fn copy(input: impl AsFd, output: impl AsFd, len: Option<u64>, offset: Option<u64>) -> (Pause, Copy) {
+fn copy(input: impl AsFd, output: impl AsFd, len: Option<u64>, offset: Option<u64>) -> (Pause, CopyStream) {
     let mut copy = new_copy(&input, &output, len, offset);
     let end = finish(&mut copy, input, output);
     (end, copy)
@@ -22,7 +22,7 @@ fn copy(input: impl AsFd, output: impl AsFd, len: Option<u64>, offset: Option<u6
 #[track_caller]
 fn copies(input: impl AsFd, output: impl AsFd, len: Option<u64>, offset: Option<u64>) -> u64 {
     let (end, copy) = copy(input, output, len, offset);
-    assert_eq!((end, copy.held()), (Pause::Done, 0));
+    assert_eq!((end, copy.in_flight()), (Pause::Done, 0));
     copy.delivered()
 }
 
@@ -141,7 +141,7 @@ fn what_was_read_ahead_goes_first() {
             }
             let output = Output::new(to);
             let mut copy = copy_planned_for_all(&input.fd, &output.fd, 150_000);
-            copy.put_first(pattern(5000).to_vec());
+            copy.prepend(pattern(5000).to_vec());
             assert_eq!(finish(&mut copy, &input.fd, &output.fd), Pause::Done);
             assert_same(&output.content(), pattern(150_000), &format!("{from:?} to {to:?}"));
             assert_same(&input.rest(), &pattern(200_000)[150_000..], "the rest");
@@ -164,7 +164,6 @@ fn somebody_who_wants_to_know_is_told_of_every_mebibyte() {
                 match run_copy(&mut copy, &input.fd, &output.fd, &mut host) {
                     Pause::Done => break,
                     Pause::Progress => told.push(copy.delivered()),
-                    Pause::InVain(_) => std::thread::yield_now(),
                     other => panic!("{other:?}"),
                 }
             }
@@ -198,7 +197,7 @@ fn a_file_in_proc_of_which_some_was_read_ahead_is_copied_to_its_end() {
         let mut ahead = vec![0; 10];
         input.read_exact(&mut ahead).unwrap();
         let mut copy = copy_all(&input, &output.fd);
-        copy.put_first(ahead);
+        copy.prepend(ahead);
         assert_eq!(finish(&mut copy, &input, &output.fd), Pause::Done);
         assert_same(&output.content(), &content, &format!("to {to:?}"));
     }
@@ -253,7 +252,7 @@ fn a_pipe_is_not_copied_into_itself() {
     let Pipe { reader, writer } = pipe_in(Blocking::No);
     assert_eq!(rustix::io::write(&writer, b"once"), Ok(4));
     let (end, copy) = copy(&reader, &writer, None, None);
-    assert_eq!((end, copy.delivered(), copy.held()), (Pause::Failed(Errno::INVAL), 0, 0));
+    assert_eq!((end, copy.delivered(), copy.in_flight()), (Pause::Failed(Errno::INVAL), 0, 0));
     drop(writer);
     assert_eq!(read_to_end(reader), b"once");
 }
@@ -263,7 +262,11 @@ fn a_directory_is_nothing_to_read() {
     for to in KINDS {
         let output = Output::new(to);
         let (end, copy) = copy(File::open(std::env::temp_dir()).unwrap(), &output.fd, None, None);
-        assert_eq!((end, copy.delivered(), copy.held()), (Pause::Failed(Errno::ISDIR), 0, 0), "to {to:?}");
+        assert_eq!(
+            (end, copy.delivered(), copy.in_flight()),
+            (Pause::Failed(Errno::ISDIR), 0, 0),
+            "to {to:?}"
+        );
         assert_same(&output.content(), b"", "nothing");
     }
 }
@@ -278,8 +281,8 @@ fn an_end_that_is_not_open_for_it_is_refused() {
     let mut input = read_only.reader();
     input.seek(SeekFrom::End(0)).unwrap();
     // It had to be read before it could be refused.
-    assert_eq!(copy.held(), 7);
-    assert_eq!(copy.give_up(Some(input.as_fd()), None), b"");
+    assert_eq!(copy.in_flight(), 7);
+    assert_eq!(copy.abort(Some(input.as_fd()), None), b"");
     assert_eq!(position(&mut input), 0);
 }
 
@@ -294,8 +297,8 @@ fn a_full_device_leaves_a_file_where_it_stood() {
     input.seek(SeekFrom::Start(1000)).unwrap();
     let (end, mut copy) = copy(&input, full(), None, None);
     assert_eq!((end, copy.delivered()), (Pause::Failed(Errno::NOSPC), 0));
-    assert_eq!(copy.give_up(Some(input.as_fd()), Some(full().as_fd())), b"");
-    assert_eq!((position(&mut input), copy.held()), (1000, 0));
+    assert_eq!(copy.abort(Some(input.as_fd()), Some(full().as_fd())), b"");
+    assert_eq!((position(&mut input), copy.in_flight()), (1000, 0));
 }
 
 #[test]
@@ -305,7 +308,7 @@ fn what_a_full_device_does_not_take_from_a_stream_is_returned() {
             let input = Input::new(from, pattern(300_000)).in_mode(mode);
             let (end, mut copy) = copy(&input.fd, full(), None, None);
             assert_eq!((end, copy.delivered()), (Pause::Failed(Errno::NOSPC), 0), "from {from:?}");
-            let mut all = copy.give_up(Some(input.fd.as_fd()), Some(full().as_fd()));
+            let mut all = copy.abort(Some(input.fd.as_fd()), Some(full().as_fd()));
             drop(copy);
             all.extend(input.rest());
             assert_same(&all, pattern(300_000), &format!("from {from:?}"));
@@ -341,7 +344,7 @@ fn an_output_without_a_reader_is_a_broken_pipe() {
         drop(reader);
         let (end, mut copy) = copy(&input.fd, &writer, None, None);
         assert_eq!((end, copy.delivered()), (Pause::Failed(Errno::PIPE), 0), "from {from:?}");
-        let mut all = copy.give_up(Some(input.fd.as_fd()), Some(writer.as_fd()));
+        let mut all = copy.abort(Some(input.fd.as_fd()), Some(writer.as_fd()));
         all.extend(input.rest());
         assert_same(&all, pattern(300_000), &format!("from {from:?}"));
     }
@@ -349,8 +352,11 @@ fn an_output_without_a_reader_is_a_broken_pipe() {
 
 #[test]
 fn an_empty_input_and_a_full_output_are_waited_for() {
-    fn pauses(input: impl AsFd, output: impl AsFd) -> Pause {
-        run_copy(&mut copy_all(&input, &output), &input, &output, &mut Impatient::default())
+    fn waits_for(input: impl AsFd, output: impl AsFd) -> Vec<Side> {
+        let mut host = Impatient::default();
+        let pause = run_copy(&mut copy_all(&input, &output), &input, &output, &mut host);
+        assert_eq!(pause, Pause::Wait);
+        host.ends.into_iter().map(|(side, _)| side).collect()
     }
     let pipes = [(); 2].map(|()| pipe_in(Blocking::No));
     let sockets = [(); 2].map(|()| unix_pair_in(Blocking::No));
@@ -358,7 +364,7 @@ fn an_empty_input_and_a_full_output_are_waited_for() {
     let outputs = [pipes[1].writer.as_fd(), sockets[1].0.as_fd()];
     for input in inputs {
         for output in outputs {
-            assert_eq!(pauses(input, output), Pause::Wait(Side::Input));
+            assert_eq!(waits_for(input, output), [Side::Input]);
         }
     }
     for output in outputs {
@@ -366,7 +372,7 @@ fn an_empty_input_and_a_full_output_are_waited_for() {
     }
     let file = TempFile::new(b"something");
     for output in outputs {
-        assert_eq!(pauses(file.reader(), output), Pause::Wait(Side::Output));
+        assert_eq!(waits_for(file.reader(), output), [Side::Output]);
     }
 }
 
@@ -388,13 +394,14 @@ fn a_copy_given_up_midway_accounts_for_every_byte() {
                 copy.never_block();
                 // Nobody reads, so it comes to stand with the output full.
                 loop {
-                    match run_copy(&mut copy, &input.fd, &output, &mut Impatient::default()) {
-                        Pause::Wait(Side::Output) => break,
-                        Pause::Wait(Side::Input) | Pause::InVain(_) => std::thread::yield_now(),
+                    let mut host = Impatient::default();
+                    match (run_copy(&mut copy, &input.fd, &output, &mut host), &host.ends[..]) {
+                        (Pause::Wait, [(Side::Output, _)]) => break,
+                        (Pause::Wait, _) => std::thread::yield_now(),
                         other => panic!("{other:?}"),
                     }
                 }
-                let returned = copy.give_up(Some(input.fd.as_fd()), Some(output.as_fd()));
+                let returned = copy.abort(Some(input.fd.as_fd()), Some(output.as_fd()));
                 let delivered = copy.delivered() as usize;
                 assert!((1..size).contains(&delivered), "{delivered}");
                 drop(copy);

@@ -81,7 +81,6 @@ fn run(
                 taken.extend(part);
             }
             FanOutPause::Progress => progress(copy),
-            FanOutPause::InVain(_) => std::thread::yield_now(),
             FanOutPause::Interrupted | FanOutPause::Wait => {}
             end => return end,
         }
@@ -180,7 +179,7 @@ fn what_was_read_ahead_goes_first_and_counts() {
         let input = Input::new(from, &pattern(200_000)[5000..]);
         let mut outputs = outputs(OUTPUTS);
         let mut copy = fan_out(&input.fd, &outputs, Some(150_000));
-        copy.put_first(pattern(5000).to_vec());
+        copy.prepend(pattern(5000).to_vec());
         assert_eq!(finish(&mut copy, &input.fd, &mut outputs), FanOutPause::Done);
         assert_eq!(delivered(&copy), [150_000; OUTPUTS.len()]);
         assert_all(outputs, pattern(150_000), &format!("from {from:?}"));
@@ -289,7 +288,7 @@ fn the_slowest_sets_the_pace() {
             let fds = fds(&all);
             match run_fan_out(&mut copy, &input.fd, &fds, &mut host) {
                 FanOutPause::Done => break,
-                FanOutPause::Wait | FanOutPause::InVain(_) => {}
+                FanOutPause::Wait => {}
                 other => panic!("{other:?}"),
             }
             let counts = delivered(&copy);
@@ -436,7 +435,7 @@ fn given_up_midway_it_tells_what_each_has() {
             arrived.extend(available(&slow_reader));
         }
         run_fan_out(&mut copy, &input.fd, &fds, &mut Impatient::default());
-        copy.give_up(Some(input.fd.as_fd()), &fds);
+        copy.abort(Some(input.fd.as_fd()), &fds);
         let counts = delivered(&copy);
         drop(copy);
         assert_next_pipe_is_empty();
@@ -470,7 +469,6 @@ fn an_interrupt_stops_it_and_it_goes_on_later() {
         loop {
             match run_fan_out(&mut copy, &input.fd, &fds, &mut host) {
                 FanOutPause::Interrupted => interrupts += 1,
-                FanOutPause::InVain(_) => {}
                 FanOutPause::Done => break,
                 other => panic!("{other:?}"),
             }

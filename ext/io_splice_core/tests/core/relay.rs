@@ -8,14 +8,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::support::*;
-use io_splice_core::copy::{Direction, Ends, Relay, RelayPause, Side, Waited};
+use io_splice_core::copy::{Direction, Ends, Host, Relay, RelayPause, Side, Timeouts, Waited};
 use io_splice_core::{Awaited, Errno, Watch, page_size, set_pipe_size, wait_until_ready};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{Shutdown, shutdown};
 
 const LONG: Duration = Duration::from_secs(3600);
-const BOTH: [Direction; 2] = [0, 1];
+const BOTH: [usize; 2] = [0, 1];
 
 const KINDS: [Kind; 3] = [Kind::Unix, Kind::Tcp, Kind::Pipe];
 
@@ -133,14 +133,10 @@ fn between(one: Kind, other: Kind) -> Parties {
 }
 
 fn relay(parties: &Parties, idle_timeout: Option<Duration>) -> Relay {
-    relay_with(parties, [(None, None); 2], idle_timeout)
+    relay_with(parties, [Timeouts::default(); 2], idle_timeout)
 }
 
-fn relay_with(
-    parties: &Parties,
-    timeouts: [(Option<Duration>, Option<Duration>); 2],
-    idle_timeout: Option<Duration>,
-) -> Relay {
+fn relay_with(parties: &Parties, timeouts: [Timeouts; 2], idle_timeout: Option<Duration>) -> Relay {
     let [a, b] = parties;
     let ends = [(a, b), (b, a)].map(|(from, to)| (from.input.as_fd(), to.output().as_fd()));
     new_relay(ends, timeouts, idle_timeout)
@@ -150,7 +146,7 @@ fn relay_with(
 fn run(relay: &mut Relay, parties: &Parties, host: &mut impl Host) -> RelayPause {
     let ends: Ends<'_> = BOTH.map(|way| {
         let (from, to) = (&parties[way], &parties[1 - way]);
-        (!relay.is_over(way)).then(|| (from.input.as_fd(), to.output().as_fd()))
+        (!relay.is_over(Direction::BOTH[way])).then(|| [from.input.as_fd(), to.output().as_fd()])
     });
     run_relay(relay, ends, host)
 }
@@ -160,10 +156,9 @@ fn go_on(relay: &mut Relay, parties: &mut Parties, host: &mut impl Host) -> Rela
     loop {
         match run(relay, parties, host) {
             RelayPause::Ended(direction) => {
-                parties[1 - direction].output = None;
+                parties[1 - direction as usize].output = None;
                 relay.passed_on(direction);
             }
-            RelayPause::InVain(_) => std::thread::yield_now(),
             pause => return pause,
         }
     }
@@ -244,7 +239,10 @@ fn the_end_of_one_direction_is_passed_on_while_the_other_goes_on() {
             parties[first].says(b"request");
             parties[first].hangs_up();
             assert_eq!(go_on(&mut relay, &mut parties, &mut host), RelayPause::Wait);
-            assert_eq!((relay.is_over(first), relay.is_over(last)), (true, false));
+            assert_eq!(
+                (relay.is_over(Direction::BOTH[first]), relay.is_over(Direction::BOTH[last])),
+                (true, false)
+            );
             assert_eq!(host.ends, [(Side::Input, parties[last].input.as_raw_fd())]);
             assert_eq!(parties[last].hears(7), b"request");
             parties[last].hears_the_end();
@@ -271,7 +269,7 @@ fn the_end_is_passed_on_only_behind_the_last_byte() {
         parties[0].hangs_up();
         let mut relay = relay(&parties, None);
         assert_eq!(run(&mut relay, &parties, &mut Impatient::default()), RelayPause::Wait);
-        assert!(!relay.is_over(0));
+        assert!(!relay.is_over(Direction::AToB));
         let heard = parties[1].listens();
         parties[1].hangs_up();
         assert_eq!(go_on(&mut relay, &mut parties, &mut Patient::new()), RelayPause::Done);
@@ -286,18 +284,18 @@ fn what_is_no_socket_is_left_for_the_caller_to_close() {
     let mut host = Impatient::default();
     parties[0].hangs_up();
     for _ in 0..2 {
-        assert_eq!(run(&mut relay, &parties, &mut host), RelayPause::Ended(0));
-        assert!(!relay.is_over(0));
+        assert_eq!(run(&mut relay, &parties, &mut host), RelayPause::Ended(Direction::AToB));
+        assert!(!relay.is_over(Direction::AToB));
         assert_eq!(parties[1].has_heard(), b"", "and not the end");
     }
     parties[1].output = None;
-    relay.passed_on(0);
+    relay.passed_on(Direction::AToB);
     parties[1].hears_the_end();
-    assert!(relay.is_over(0));
+    assert!(relay.is_over(Direction::AToB));
     assert_eq!(run(&mut relay, &parties, &mut host), RelayPause::Wait);
     parties[1].hangs_up();
-    assert_eq!(run(&mut relay, &parties, &mut host), RelayPause::Ended(1));
-    relay.passed_on(1);
+    assert_eq!(run(&mut relay, &parties, &mut host), RelayPause::Ended(Direction::BToA));
+    relay.passed_on(Direction::BToA);
     assert_eq!(run(&mut relay, &parties, &mut host), RelayPause::Done);
 }
 
@@ -321,8 +319,8 @@ fn what_was_read_ahead_goes_first() {
     for (one, other) in kinds() {
         let mut parties = between(one, other);
         let mut relay = relay(&parties, None);
-        relay.copy(0).put_first(pattern(300_000).to_vec());
-        relay.copy(1).put_first(b"220 ".to_vec());
+        relay.prepend(Direction::AToB, pattern(300_000).to_vec());
+        relay.prepend(Direction::BToA, b"220 ".to_vec());
         let listening = parties[1].listens();
         parties[0].says(b"behind");
         parties[1].says(b"hello");
@@ -418,7 +416,7 @@ fn what_is_held_when_it_is_given_up_comes_back() {
         parties[0].says(b"too much");
         let mut relay = relay(&parties, None);
         assert_eq!(run(&mut relay, &parties, &mut Impatient::default()), RelayPause::Wait);
-        let mut back = relay.copy(0).give_up(None, None);
+        let mut back = relay.abort(Direction::AToB, None, None);
         parties[0].hangs_up();
         set_mode(&parties[0].input, Blocking::Yes);
         File::from(parties[0].input.try_clone().unwrap()).read_to_end(&mut back).unwrap();
@@ -449,7 +447,7 @@ fn a_reset_is_reported_when_both_directions_have_delivered_what_had_arrived() {
         assert_eq!((relay.delivered()[broken], relay.delivered()[whole]), (50_000, 0));
         assert_same(&parties[whole].hears(50_000), pattern(50_000), "from the one that was reset");
         // What could not be delivered is not lost.
-        let mut back = relay.copy(whole).give_up(None, None);
+        let mut back = relay.abort(Direction::BOTH[whole], None, None);
         back.extend(read_now(&parties[whole].input));
         assert_eq!(back, b"a request");
     }
@@ -474,7 +472,7 @@ fn the_other_direction_delivers_all_there_is_before_an_error_is_reported() {
         parties[broken].output = Some(to.writer().into());
         let mut relay = relay(&parties, None);
         let pause = go_on(&mut relay, &mut parties, &mut Patient::new());
-        assert_eq!(pause, RelayPause::Failed(broken, Errno::PIPE));
+        assert_eq!(pause, RelayPause::Failed(Direction::BOTH[broken], Errno::PIPE));
         assert_same(&to.content(), pattern(3_000_000), "the other direction");
     }
 }
@@ -487,7 +485,7 @@ fn who_is_gone_by_then_need_not_be_told_of_the_end() {
     parties[1].says(b"answer");
     hang_up(parties[1].far_out.take().unwrap());
     let host = &mut Impatient::default();
-    while !relay.is_over(1) {
+    while !relay.is_over(Direction::BToA) {
         assert_eq!(run(&mut relay, &parties, host), RelayPause::Wait);
     }
     parties[1].resets();
@@ -505,7 +503,7 @@ fn an_error_says_in_which_direction_it_came() {
         parties[1 - broken].far_in = None;
         let mut relay = relay(&parties, None);
         let pause = run(&mut relay, &parties, &mut Impatient::default());
-        assert_eq!(pause, RelayPause::Failed(broken, Errno::PIPE));
+        assert_eq!(pause, RelayPause::Failed(Direction::BOTH[broken], Errno::PIPE));
         assert_eq!(run(&mut relay, &parties, &mut Impatient::default()), pause);
     }
 }
@@ -552,7 +550,7 @@ fn a_timeout_too_long_to_be_reached_is_none() {
 /// Runs the relay until it has to wait. The time it then has is all of it after a byte, and else less.
 #[track_caller]
 fn waits_as_long_as_it_should(relay: &mut Relay, parties: &Parties) {
-    let gone = |relay: &mut Relay| (relay.delivered(), BOTH.map(|way| relay.copy(way).held()));
+    let gone = |relay: &mut Relay| (relay.delivered(), Direction::BOTH.map(|way| relay.in_flight(way)));
     let before = gone(relay);
     let mut host = Impatient::default();
     std::thread::sleep(Duration::from_millis(1));
@@ -586,7 +584,7 @@ fn a_byte_that_goes_out_of_what_is_held_begins_the_time_anew() {
         let mut parties = between(Kind::Pipe, Kind::Pipe);
         set_pipe_size(parties[to].output().as_fd(), page_size()).unwrap();
         let mut relay = relay(&parties, Some(LONG));
-        relay.copy(1 - to).put_first(pattern(10 * page_size()).to_vec());
+        relay.prepend(Direction::BOTH[1 - to], pattern(10 * page_size()).to_vec());
         for page in pattern(10 * page_size()).chunks(page_size()) {
             waits_as_long_as_it_should(&mut relay, &parties);
             waits_as_long_as_it_should(&mut relay, &parties);
@@ -601,18 +599,19 @@ fn an_end_that_is_not_ready_in_time_is_named() {
     let late = Some(LONG);
     for way in BOTH {
         let mut parties = between(Kind::Unix, Kind::Unix);
-        let mut timeouts = [(late, late); 2];
-        timeouts[way] = (soon, late);
+        let patient = Timeouts { input: late, output: late };
+        let mut timeouts = [patient; 2];
+        timeouts[way].input = soon;
         let pause = run(&mut relay_with(&parties, timeouts, late), &parties, &mut Patient::new());
-        assert_eq!(pause, RelayPause::TimedOut(way, Side::Input));
+        assert_eq!(pause, RelayPause::TimedOut(Direction::BOTH[way], Side::Input));
 
-        timeouts[way] = (late, soon);
+        timeouts[way] = Timeouts { output: soon, ..patient };
         parties[1 - way].fill();
         parties[way].says(b"too much");
         let pause = run(&mut relay_with(&parties, timeouts, late), &parties, &mut Patient::new());
-        assert_eq!(pause, RelayPause::TimedOut(way, Side::Output));
+        assert_eq!(pause, RelayPause::TimedOut(Direction::BOTH[way], Side::Output));
 
-        let pause = run(&mut relay_with(&parties, [(late, late); 2], soon), &parties, &mut Patient::new());
+        let pause = run(&mut relay_with(&parties, [patient; 2], soon), &parties, &mut Patient::new());
         assert_eq!(pause, RelayPause::Idle);
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use crate::support::*;
 use crate::{alone, is_open, open_descriptors};
-use io_splice_core::copy::{Copy, Pause, Side};
+use io_splice_core::copy::{CopyStream, Pause};
 use io_splice_core::{Errno, OwnPipe, close_after_fork, pipe_size};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{FdFlags, fcntl_getfd};
@@ -27,11 +27,11 @@ fn full_socket() -> (OwnedFd, OwnedFd) {
 }
 
 /// A copy from socket to socket that holds these bytes in its pipe.
-fn stuck_copy(input: impl AsFd, output: impl AsFd) -> Copy {
+fn stuck_copy(input: impl AsFd, output: impl AsFd) -> CopyStream {
     let mut copy = copy_all(&input, &output);
     let pause = run_copy(&mut copy, &input, &output, &mut Impatient::default());
-    assert_eq!(pause, Pause::Wait(Side::Output));
-    assert!(copy.held() > 0);
+    assert_eq!(pause, Pause::Wait);
+    assert!(copy.in_flight() > 0);
     copy
 }
 
@@ -111,8 +111,8 @@ fn a_copy_that_was_given_up_leaves_its_bytes_to_nobody() {
     let (input, _feeder) = socket_with(b"secret");
     let (output, _reader) = full_socket();
     let mut copy = stuck_copy(&input, &output);
-    assert_eq!(copy.give_up(Some(input.as_fd()), Some(output.as_fd())), b"secret");
-    assert_eq!(copy.held(), 0);
+    assert_eq!(copy.abort(Some(input.as_fd()), Some(output.as_fd())), b"secret");
+    assert_eq!(copy.in_flight(), 0);
     drop(copy);
     assert_next_pipe_is_empty();
     assert_eq!(passed_on(b"mine"), b"mine");
@@ -130,7 +130,7 @@ fn a_hundred_stuck_copies_do_not_meet() {
         })
         .collect();
     for (number, input, output, copy) in &mut copies {
-        let returned = copy.give_up(Some(input.0.as_fd()), Some(output.0.as_fd()));
+        let returned = copy.abort(Some(input.0.as_fd()), Some(output.0.as_fd()));
         assert_same(&returned, &[*number; 100], "its own bytes");
     }
     drop(copies);
@@ -173,7 +173,7 @@ fn a_copy_under_way_stays_with_the_parent() {
     let others = [pipe(), pipe()];
     let after = open_descriptors();
     assert_eq!(run_copy(&mut copy, &input, &output, &mut Impatient::default()), Pause::Failed(Errno::BADF));
-    assert_eq!(copy.give_up(Some(input.as_fd()), Some(output.as_fd())), b"");
+    assert_eq!(copy.abort(Some(input.as_fd()), Some(output.as_fd())), b"");
     drop(copy);
     assert_eq!(open_descriptors(), after);
     drop(others);

@@ -7,16 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::GUARD;
 use io_splice_core::copy::{
-    self, Copy, FanOut, FanOutPause, Kernel, Known, Linux, Pause, Plan, Relay, RelayPause, Side, Waited,
+    self, CopyStream, FanOut, FanOutPause, Host, Kernel, Known, Linux, Pause, Plan, Relay, RelayPause, Side,
+    Waited,
 };
 use io_splice_core::{Awaited, wait_until_any_ready};
 
 // Hosts
-
-/// Whoever runs a copy, a relay or a fan-out.
-pub trait Host: copy::Host + copy::Hub {}
-
-impl<T: copy::Host + copy::Hub> Host for T {}
 
 /// Waits with poll(2), and fails instead of hanging.
 pub struct Patient(Instant);
@@ -40,18 +36,7 @@ impl Patient {
     }
 }
 
-impl copy::Host for Patient {
-    fn wait(&mut self, side: Side, fd: BorrowedFd<'_>) -> Waited {
-        self.wait(&mut [Awaited { side, fd, ready: false }], None)
-    }
-
-    fn interrupted(&mut self) -> bool {
-        self.guard();
-        false
-    }
-}
-
-impl copy::Hub for Patient {
+impl Host for Patient {
     fn wait(&mut self, ends: &mut [Awaited<'_>], timeout: Option<Duration>) -> Waited {
         self.wait(ends, timeout)
     }
@@ -71,24 +56,12 @@ pub struct Impatient {
     pub timeouts: Vec<Option<Duration>>,
 }
 
-impl copy::Host for Impatient {
-    fn wait(&mut self, side: Side, fd: BorrowedFd<'_>) -> Waited {
-        self.ends = vec![(side, fd.as_raw_fd())];
-        self.timeouts.push(None);
-        Waited::Elsewhere
-    }
-
-    fn interrupted(&mut self) -> bool {
-        false
-    }
-}
-
-impl copy::Hub for Impatient {
+impl Host for Impatient {
     fn wait(&mut self, ends: &mut [Awaited<'_>], timeout: Option<Duration>) -> Waited {
         self.ends = ends.iter().map(|end| (end.side, end.fd.as_raw_fd())).collect();
         self.timeouts.push(timeout);
         match wait_until_any_ready(ends, Some(Duration::ZERO)) {
-            Waited::TimedOut if timeout != Some(Duration::ZERO) => Waited::Elsewhere,
+            Waited::TimedOut if timeout != Some(Duration::ZERO) => Waited::Yield,
             waited => waited,
         }
     }
@@ -115,21 +88,7 @@ where
     }
 }
 
-impl<W, I> copy::Host for MadeUp<W, I>
-where
-    W: FnMut(&mut [Awaited<'_>], Option<Duration>) -> Waited,
-    I: FnMut() -> bool,
-{
-    fn wait(&mut self, side: Side, fd: BorrowedFd<'_>) -> Waited {
-        (self.wait)(&mut [Awaited { side, fd, ready: false }], None)
-    }
-
-    fn interrupted(&mut self) -> bool {
-        (self.interrupted)()
-    }
-}
-
-impl<W, I> copy::Hub for MadeUp<W, I>
+impl<W, I> Host for MadeUp<W, I>
 where
     W: FnMut(&mut [Awaited<'_>], Option<Duration>) -> Waited,
     I: FnMut() -> bool,
@@ -146,12 +105,12 @@ where
 // Copies
 
 /// A copy of everything there is.
-pub fn copy_all(input: impl AsFd, output: impl AsFd) -> Copy {
+pub fn copy_all(input: impl AsFd, output: impl AsFd) -> CopyStream {
     new_copy(input, output, None, None)
 }
 
 /// A copy of `len` bytes, or of all, from `offset`, or from where the input stands.
-pub fn new_copy(input: impl AsFd, output: impl AsFd, len: Option<u64>, offset: Option<u64>) -> Copy {
+pub fn new_copy(input: impl AsFd, output: impl AsFd, len: Option<u64>, offset: Option<u64>) -> CopyStream {
     copy_by(Linux, input, output, len, offset, Known::default())
 }
 
@@ -163,20 +122,20 @@ pub fn copy_by<K: Kernel>(
     len: Option<u64>,
     offset: Option<u64>,
     known: Known,
-) -> Copy<K> {
+) -> CopyStream<K> {
     let plan = Plan::new(input.as_fd(), output.as_fd(), len, offset, known).unwrap();
-    Copy::with_kernel(kernel, plan, len, offset)
+    CopyStream::with_kernel(kernel, plan, len, offset)
 }
 
 /// A copy that is planned for everything there is, and then is to be of so many bytes.
-pub fn copy_planned_for_all(input: impl AsFd, output: impl AsFd, len: u64) -> Copy {
+pub fn copy_planned_for_all(input: impl AsFd, output: impl AsFd, len: u64) -> CopyStream {
     let plan = Plan::new(input.as_fd(), output.as_fd(), None, None, Known::default()).unwrap();
-    Copy::new(plan, Some(len), None)
+    CopyStream::new(plan, Some(len), None)
 }
 
 /// Runs a copy once.
 pub fn run_copy<K: Kernel>(
-    copy: &mut Copy<K>,
+    copy: &mut CopyStream<K>,
     input: impl AsFd,
     output: impl AsFd,
     host: &mut impl Host,
@@ -185,12 +144,11 @@ pub fn run_copy<K: Kernel>(
 }
 
 /// Runs a copy until it is done or has failed.
-pub fn finish<K: Kernel>(copy: &mut Copy<K>, input: impl AsFd, output: impl AsFd) -> Pause {
+pub fn finish<K: Kernel>(copy: &mut CopyStream<K>, input: impl AsFd, output: impl AsFd) -> Pause {
     let mut host = Patient::new();
     loop {
         match run_copy(copy, &input, &output, &mut host) {
             end @ (Pause::Done | Pause::Failed(_) | Pause::TimedOut(_)) => return end,
-            Pause::InVain(_) => std::thread::yield_now(),
             _ => {}
         }
     }
@@ -221,7 +179,8 @@ pub fn new_relay(
     timeouts: [copy::Timeouts; 2],
     idle_timeout: Option<Duration>,
 ) -> Relay {
-    Relay::new([0, 1].map(|way| (copy_all(ends[way].0, ends[way].1), timeouts[way])), idle_timeout)
+    let plan = |(input, output)| Plan::new(input, output, None, None, Known::default()).unwrap();
+    Relay::new(ends.map(plan), timeouts, idle_timeout)
 }
 
 /// Runs a relay once.
