@@ -22,6 +22,7 @@ impl<T: copy::Host + copy::Hub> Host for T {}
 pub struct Patient(Instant);
 
 impl Patient {
+    /// Its patience ends after [`GUARD`].
     pub fn new() -> Self {
         Self(Instant::now() + GUARD)
     }
