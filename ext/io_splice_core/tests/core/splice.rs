@@ -173,7 +173,7 @@ fn a_socket_would_block_in_non_blocking_mode_and_ends_with_its_peer() {
 fn a_socket_that_takes_no_more_would_block_in_non_blocking_mode() {
     let (here, there) = UnixStream::pair().unwrap();
     here.set_nonblocking(true).unwrap();
-    while (&here).write(pattern(4096)).is_ok() {}
+    fill(&here);
     let from = pipe().holding(b"more");
     assert_eq!(move_bytes(&from.reader, &here, 10), Ok(Step::WouldBlock));
     available(&there);

@@ -182,9 +182,9 @@ fn a_copy_under_way_stays_with_the_parent() {
 #[test]
 fn without_descriptors_it_is_copied_through_memory() {
     let _alone = alone();
-    let (mut input, output, file) =
-        (unix_pair_in(Blocking::No), unix_pair_in(Blocking::No), TempFile::new(b""));
-    UnixStream::from(std::mem::replace(&mut input.1, spliceless())).write_all(pattern(100_000)).unwrap();
+    let (input, feeder) = unix_pair_in(Blocking::No);
+    let file = TempFile::new(b"");
+    UnixStream::from(feeder).write_all(pattern(100_000)).unwrap();
     let writer = file.writer();
     let limit = getrlimit(Resource::Nofile);
     let highest = open_descriptors().into_iter().max().unwrap();
@@ -192,12 +192,12 @@ fn without_descriptors_it_is_copied_through_memory() {
     let low = Rlimit { current: Some(highest as u64 + 1), ..limit };
     setrlimit(Resource::Nofile, low).unwrap();
     let mut fillers = Vec::new();
-    while let Ok(filler) = rustix::io::fcntl_dupfd_cloexec(&output.0, 0) {
+    while let Ok(filler) = rustix::io::fcntl_dupfd_cloexec(&input, 0) {
         fillers.push(filler);
     }
     let refused = OwnPipe::take().map(drop);
-    let mut copy = copy_all(&input.0, &writer);
-    let end = finish(&mut copy, &input.0, &writer);
+    let mut copy = copy_all(&input, &writer);
+    let end = finish(&mut copy, &input, &writer);
     drop(fillers);
     setrlimit(Resource::Nofile, limit).unwrap();
     assert_eq!(refused, Err(Errno::MFILE));

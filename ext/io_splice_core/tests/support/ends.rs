@@ -27,6 +27,7 @@ pub enum Blocking {
     No,
 }
 
+/// For what has to hold in either.
 pub const BOTH_MODES: [Blocking; 2] = [Blocking::Yes, Blocking::No];
 
 /// Sets or clears `O_NONBLOCK`.
@@ -138,6 +139,7 @@ impl Pipe {
 pub struct TempFile(PathBuf);
 
 impl TempFile {
+    /// Makes it.
     pub fn new(content: &[u8]) -> Self {
         let path = new_path();
         std::fs::write(&path, content).unwrap();
@@ -159,6 +161,7 @@ impl TempFile {
         File::options().append(true).open(&self.0).unwrap()
     }
 
+    /// Reads all of it.
     pub fn content(&self) -> Vec<u8> {
         std::fs::read(&self.0).unwrap()
     }

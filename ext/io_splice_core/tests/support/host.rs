@@ -18,6 +18,7 @@ use io_splice_core::{Awaited, wait_until_any_ready};
 pub struct Patient(Instant);
 
 impl Patient {
+    /// Its patience ends after [`GUARD`].
     pub fn new() -> Self {
         Self(Instant::now() + GUARD)
     }

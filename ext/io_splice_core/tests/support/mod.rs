@@ -15,6 +15,7 @@ use rustix::pipe::SpliceFlags;
 pub use ends::*;
 pub use host::*;
 
+/// What most calls are given.
 pub const NO_FLAGS: SpliceFlags = SpliceFlags::empty();
 
 /// What takes longer hangs. Generous, since machines are shared.
