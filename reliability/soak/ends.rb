@@ -11,10 +11,13 @@ module Soak
 
   # A reading and a writing end in a random condition.
   def pair(kind, random)
-    Ends.pair(kind).each do |io|
+    ends = Ends.pair(kind)
+    ends.each do |io|
       io.nonblock = false if random.rand(4).zero?
       io.sync = true
-    end.tap { |ends| narrow(kind, *ends, random) if random.rand(2).zero? }
+    end
+    narrow(kind, *ends, random) if random.rand(2).zero?
+    ends
   end
 
   def narrow(kind, reader, writer, random)
