@@ -16,7 +16,7 @@ module Planted
       path = File.join(ROOT, file)
       return "STALE: #{file} does not exist" unless File.file?(path)
 
-      count = File.read(path).scan(text).size
+      count = File.read(path, encoding: "UTF-8").scan(text).size
       "STALE: its text is in #{file} #{count} times" unless count == 1
     end
 

@@ -13,15 +13,22 @@ module Planted
         replacement: "Held::Memory(_, held) => held.start += bytes + usize::from(bytes < held.len()),",
         check: "cargo test -p io_splice_core --test copy_faults"
 
-  fault "foreign-bytes", "a pipe with bytes in it is kept for the next copy",
+  fault "foreign-bytes", "the pipe of a copy that failed is kept for the next one, with bytes in it",
         file: "ext/io_splice_core/src/copy/mod.rs",
-        text: "        self.held = Held::Nothing;\n        Vec::new()\n",
+        text: "    fn drop(&mut self) {\n        self.rest();\n",
         replacement: <<-RUST,
+    fn drop(&mut self) {
+        self.rest();
         if let Held::Pipe(pipe, _) = std::mem::replace(&mut self.held, Held::Nothing) {
-            self.idle = Some(pipe);
+            pipe.give_back();
         }
-        Vec::new()
         RUST
+        check: "cargo test -p io_splice_core --test copy_pool"
+
+  fault "left-behind", "a pipe is taken to be empty while a few bytes are in it",
+        file: "ext/io_splice_core/src/copy/mod.rs",
+        text: "if let Held::Pipe(_, 0) = self.held {",
+        replacement: "if matches!(self.held, Held::Pipe(_, bytes) if bytes < 100) {",
         check: "ruby -Ilib reliability/soak.rb 20 --seed 1"
 
   fault "leaked-pipe", "the pipe of an interrupted copy is not closed",

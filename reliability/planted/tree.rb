@@ -8,6 +8,8 @@ module Planted
   class Tree
     PLACE = File.join(ROOT, "tmp/planted")
     PATH = File.join(PLACE, "tree")
+    BUILD_LIMIT = 1800 # seconds
+
     # The checks need a build that is soon there, not one that is fast.
     ENVIRONMENT = {
       "CARGO_TARGET_DIR" => File.join(PLACE, "target"), "CARGO_PROFILE_RELEASE_LTO" => "false",
@@ -37,7 +39,7 @@ module Planted
 
     def plant(fault)
       path = File.join(PATH, fault.file)
-      source = File.read(path)
+      source = File.read(path, encoding: "UTF-8")
       File.write(path, fault.planted(source))
       yield
     ensure
@@ -46,18 +48,18 @@ module Planted
 
     # Makes what a check needs.
     def build(check, log)
-      return run("#{check} --no-run", log) if check.start_with?("cargo test ")
+      return run("#{check} --no-run", log, BUILD_LIMIT) if check.start_with?("cargo test ")
 
       # Rake does not know that it is made of the core, too.
       FileUtils.rm_f(Dir[File.join(PATH, "{lib,tmp}/**/io_splice.so")])
-      run("rake compile", log)
+      run("rake compile", log, BUILD_LIMIT)
     end
 
-    def run(command, name)
+    def run(command, name, limit = @limit)
       log = File.join(PLACE, "#{name}.log")
       pid = spawn(ENVIRONMENT, command, chdir: PATH, pgroup: true, in: File::NULL, out: log, err: %i[child out])
       waiter = Process.detach(pid)
-      return Outcome.new(log, "hung") unless waiter.join(@limit)
+      return Outcome.new(log, "hung") unless waiter.join(limit)
 
       Outcome.new(log, waiter.value.success? ? "passed" : "failed")
     ensure

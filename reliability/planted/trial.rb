@@ -20,7 +20,7 @@ module Planted
     private
 
     def passes?(check)
-      name = "unchanged, #{check.gsub(/[^\w.-]+/, "-")}"
+      name = "unchanged-#{check.gsub(/[^\w.-]+/, "-")}"
       outcome = @tree.build(check, name)
       outcome = @tree.run(check, name) if outcome.passed?
       puts "#{check}: without a fault #{outcome}"
