@@ -14,5 +14,8 @@ ATTACKS.each do |name, text|
   task(name => :compile) { |_, args| ruby "-Ilib", "reliability/#{name}.rb", *args.extras }
 end
 
+desc "Plant known faults, and see that the checks find them: `rake planted[NAME]`, `rake planted[--list]`"
+task(:planted) { |_, args| ruby "reliability/planted.rb", *args.extras }
+
 desc "Check licences, sources and duplicates of the crates (needs cargo-deny)"
 task(:deny) { sh(*%w[cargo deny check licenses bans sources]) }

@@ -1,10 +1,8 @@
 # frozen_string_literal: true
 
 require "fcntl"
-require "pty"
-require "socket"
 require "stringio"
-require "tempfile"
+require_relative "../support/ends"
 require_relative "states"
 
 module Fuzz
@@ -37,21 +35,7 @@ module Fuzz
     def make_peer(type = "UNIX", state = "empty", number = 0) = pair(type, state, number).last
 
     def pair(type, state, number)
-      @made[[:pair, type, state, number]] ||=
-        case type
-        when "TCP" then ready(state, *tcp_pair)
-        when "DGRAM", "SEQPACKET" then ready(state, *Socket.pair(:UNIX, type, 0))
-        else ready(state, *Socket.pair(:UNIX, :STREAM, 0))
-        end
-    end
-
-    def tcp_pair
-      Socket.open(:INET, :STREAM) do |server|
-        server.bind(Addrinfo.tcp("127.0.0.1", 0))
-        server.listen(1)
-        client = Socket.tcp("127.0.0.1", server.local_address.ip_port)
-        [client, server.accept.first]
-      end
+      @made[[:pair, type, state, number]] ||= ready(state, *::Ends.pair(type.downcase))
     end
 
     def ready(state, reader, writer)
@@ -95,7 +79,7 @@ module Fuzz
     end
 
     def make_tty(side, state = "empty")
-      master, slave = @made[[:tty, state]] ||= PTY.open.each { |io| own(io) }
+      master, slave = @made[[:tty, state]] ||= ::Ends.terminal.each { |io| own(io) }
       state == "data" && master.syswrite("typed\n")
       side == "master" ? master : slave
     end

@@ -9,20 +9,19 @@ module Fuzz
     ALL = {
       "empty" => ->(_, _) {},
       "data" => ->(_, writer) { writer.syswrite(Ends::WORDS) },
-      "full" => ->(_, writer) { States.fill(writer) },
+      "full" => ->(reader, writer) { States.fill(reader, writer) },
       "eof" => ->(_, writer) { writer.syswrite(Ends::WORDS) && States.no_more(writer) },
       "ended" => ->(_, writer) { States.no_more(writer) },
       "broken" => ->(reader, _) { reader.close },
       "ahead" => ->(reader, writer) { writer.syswrite(Ends::WORDS) && reader.gets },
       "unwritten" => ->(_, writer) { States.keep_unwritten(writer) },
-      "stuck" => ->(_, writer) { (States.fill(writer) && (writer.sync = false)) || writer.write("unwritten") },
+      "stuck" => ->(reader, writer) { States.fill(reader, writer) && States.keep_unwritten(writer) },
       "blocking" => ->(*both) { both.each { |io| io.nonblock = false } },
       "waiting" => ->(*both) { both.first.respond_to?(:timeout=) && both.each { |io| io.timeout = 0.001 } },
     }.freeze
 
-    def self.fill(writer)
-      writer.fcntl(IO::Splice::F_SETPIPE_SZ, 4096) if writer.stat.pipe?
-      writer.setsockopt(:SOCKET, :SNDBUF, 4096) if writer.is_a?(BasicSocket)
+    def self.fill(reader, writer)
+      ::Ends.narrow(reader, writer, 4096)
       64.times { writer.write_nonblock("f" * 4096) }
     rescue IO::WaitWritable
       true
@@ -33,6 +32,6 @@ module Fuzz
       writer.write("unwritten")
     end
 
-    def self.no_more(writer) = writer.is_a?(Socket) ? writer.close_write : writer.close
+    def self.no_more(writer) = writer.is_a?(BasicSocket) ? writer.close_write : writer.close
   end
 end

@@ -3,59 +3,59 @@
 require "fcntl"
 require "io/nonblock"
 require "io/wait"
-require "socket"
-require "tempfile"
+require_relative "../support/ends"
 
 module Inject
   # Bytes that tell where they stand.
   PATTERN = Array.new(12_500) { |number| [number].pack("Q>") }.join.freeze
 
-  # Pairs of ends.
-  module Pairs
-    module_function
+  # What the kind says in front of its name: `narrow_` for what holds little, so that a copy takes several turns.
+  def self.pair(kind)
+    Ends.pair(kind[/pipe|unix|tcp/]).tap do |ends|
+      Ends.narrow(*ends, 8192) if kind.include?("narrow_")
+      ends.each { |io| io.nonblock = false } if kind.include?("blocking_")
+    end
+  end
 
-    # A reading and a writing end.
-    def pair(kind)
-      case kind
-      when /narrow_(.*)/ then narrow(Regexp.last_match(1))
-      when /blocking_(.*)/ then blocking(Regexp.last_match(1))
-      when /pipe/ then IO.pipe.each(&:binmode)
-      when /unix/ then UNIXSocket.pair
-      when /tcp/ then tcp_pair
-      end
+  # What sources and targets have in common.
+  class End
+    # What a call is given.
+    attr_reader :given
+
+    def initialize(kind)
+      @kind = kind.to_s
+      open
+      @given = @path || (@kind.start_with?("number_") ? @io.fileno : @io)
     end
 
-    # What holds little, so that a copy takes several turns.
-    def narrow(kind) = pair(kind).each { |io| io.setsockopt(:SOCKET, :SNDBUF, 8192) }
+    # The descriptors that the call works on.
+    def numbers = [@io.fileno]
 
-    def blocking(kind) = pair(kind).each { |io| io.nonblock = false }
-
-    def tcp_pair
-      TCPServer.open("127.0.0.1", 0) do |server|
-        client = TCPSocket.new("127.0.0.1", server.local_address.ip_port)
-        [server.accept, client]
-      end
+    def close
+      @other_side&.join
+      [@io, @far].each { |io| io&.close }
+      File.unlink(@path) if @path
     end
 
-    def tempfile
-      Tempfile.create("inject", binmode: true).tap { |file| File.unlink(file.path) }
+    private
+
+    def open_path
+      @path = Tempfile.create("inject") { |file| "#{file.path}.#{self.class}" }
+      @io = File.open(@path, "w+b")
     end
   end
 
   # Where bytes come from, and what is left of them.
-  class Source
+  class Source < End
     HEAD = "read ahead\n"
 
-    # What a call is given, and the bytes that it has.
-    attr_reader :given, :bytes
+    # What it has for the call.
+    attr_reader :bytes
 
     def initialize(kind)
       @bytes = PATTERN
-      @kind = kind.to_s
-      open
+      super
       @io.gets if @kind.start_with?("ahead_")
-      @given = @kind.start_with?("number_") ? @io.fileno : @io
-      @given = @path if @path
     end
 
     # The call begins; what is late comes a little afterwards.
@@ -71,22 +71,14 @@ module Inject
       @io.pos if @io.is_a?(File)
     end
 
-    def numbers = [@io.fileno]
-
-    def close
-      @feeder&.join
-      [@io, @far].each { |io| io&.close }
-      File.unlink(@path) if @path
-    end
-
     private
 
     def open
       case @kind
       when "proc" then open_proc
-      when /path/ then open_path
-      when /file/ then @io = Pairs.tempfile.tap { |file| fill(file) }
-      else feed(*Pairs.pair(@kind))
+      when /path/ then fill(open_path)
+      when /file/ then @io = Ends.file(all)
+      else feed(*Inject.pair(@kind))
       end
     end
 
@@ -94,11 +86,6 @@ module Inject
     def open_proc
       @bytes = File.binread("/proc/filesystems")
       @io = File.open("/proc/filesystems", "rb")
-    end
-
-    def open_path
-      @path = Tempfile.create("inject") { |file| "#{file.path}.source" }
-      @io = File.open(@path, "w+b").tap { |file| fill(file) }
     end
 
     def fill(file)
@@ -110,7 +97,7 @@ module Inject
       @io = reader
       @far = writer
       @start = Thread::Queue.new if @kind.start_with?("late_")
-      @feeder = Thread.new do
+      @other_side = Thread.new do
         @start&.pop && sleep(0.005)
         writer.write(all)
         writer.close
@@ -123,32 +110,15 @@ module Inject
   end
 
   # Where bytes go, and what has arrived.
-  class Target
-    attr_reader :given
-
-    def initialize(kind)
-      @kind = kind.to_s
-      open
-      @given = @kind.start_with?("number_") ? @io.fileno : @io
-      @given = @path if @path
-    end
-
+  class Target < End
     # Closes it.
     def arrived
-      @arrived ||= @reader ? drained : File.binread(@path || "/proc/self/fd/#{@io.fileno}")
+      @arrived ||= @other_side ? drained : File.binread(@path || "/proc/self/fd/#{@io.fileno}")
     end
 
     # Of a file: where it stands.
     def position
       @io.pos if @io.is_a?(File) && @path.nil?
-    end
-
-    def numbers = [@io.fileno]
-
-    def close
-      @reader&.join
-      [@io, @far].each { |io| io&.close }
-      File.unlink(@path) if @path
     end
 
     private
@@ -158,8 +128,9 @@ module Inject
       when "full" then open_full
       when "gone" then open_gone
       when /path/ then open_path
-      when /file|append/ then @io = Pairs.tempfile.tap { |file| append(file) if @kind == "append" }
-      else collect(*Pairs.pair(@kind))
+      when "append" then (@io = Ends.file).fcntl(Fcntl::F_SETFL, File::APPEND)
+      when /file|append/ then @io = Ends.file
+      else collect(*Inject.pair(@kind))
       end
     end
 
@@ -175,24 +146,15 @@ module Inject
       @arrived = ""
     end
 
-    def open_path
-      @path = Tempfile.create("inject") { |file| "#{file.path}.target" }
-      @io = File.open(@path, "w+b")
-    end
-
-    def append(file)
-      file.fcntl(Fcntl::F_SETFL, File::APPEND)
-    end
-
     def collect(reader, writer)
       @io = writer
       @far = reader
-      @reader = Thread.new { reader.read }
+      @other_side = Thread.new { reader.read }
     end
 
     def drained
       @io.close
-      @reader.value
+      @other_side.value
     end
   end
 end

@@ -1,70 +1,38 @@
 # frozen_string_literal: true
 
+require_relative "../support/ends"
+
 module Soak
-  # Pairs of a reading and a writing end, of all kinds and in all conditions.
-  module Ends
-    STREAMS = %i[pipe pipe fifo unix tcp].freeze
-    PIPES = %i[pipe fifo].freeze
-    CAPACITIES = [4096, 8192, 16_384, 65_536, 1 << 20].freeze
+  STREAMS = %i[pipe pipe fifo unix tcp].freeze
+  PIPES = %i[pipe fifo].freeze
+  CAPACITIES = [4096, 8192, 16_384, 65_536, 1 << 20].freeze
 
-    module_function
+  module_function
 
-    def pair(kind, random)
-      condition(kind, send(kind), random)
+  # A reading and a writing end in a random condition.
+  def pair(kind, random)
+    ends = Ends.pair(kind)
+    ends.each do |io|
+      io.nonblock = false if random.rand(4).zero?
+      io.sync = true
     end
+    narrow(kind, *ends, random) if random.rand(2).zero?
+    ends
+  end
 
-    def condition(kind, ends, random)
-      ends.each do |io|
-        io.binmode
-        io.nonblock = false if random.rand(4).zero?
-        io.sync = true
-      end
-      narrow(kind, ends, random) if random.rand(2).zero?
-      ends
-    end
+  def narrow(kind, reader, writer, random)
+    return resize(writer, CAPACITIES.sample(random:)) if PIPES.include?(kind)
 
-    def narrow(kind, ends, random)
-      return resize(ends.last, CAPACITIES.sample(random:)) if PIPES.include?(kind)
+    # A segment on the loopback has up to 64 KiB.
+    Ends.narrow(reader, writer, random.rand(1..4) * (kind == :tcp ? 65_536 : 4096))
+  end
 
-      # A segment on the loopback has up to 64 KiB, and TCP is slow when not even two fit.
-      size = random.rand(1..4) * (kind == :tcp ? 65_536 : 4096)
-      ends.last.setsockopt(:SOCKET, :SNDBUF, size)
-      ends.first.setsockopt(:SOCKET, :RCVBUF, kind == :tcp ? size * 2 : size)
-    end
-
-    # The kernel may refuse, but it never gives less than was asked for.
-    def resize(pipe, bytes)
-      pipe.pipe_size = bytes
-      raise Wrong, "pipe_size= #{bytes} has become #{pipe.pipe_size}" if pipe.pipe_size < bytes
-    rescue Errno::EPERM, Errno::EBUSY
-      nil
-    end
-
-    def pipe = IO.pipe
-    def unix = UNIXSocket.pair
-
-    def tcp
-      TCPServer.open("127.0.0.1", 0) do |server|
-        [TCPSocket.new("127.0.0.1", server.local_address.ip_port), server.accept].reverse
-      end
-    end
-
-    def fifo
-      path = File.join(Dir.tmpdir, "soak-fifo-#{Process.pid}-#{Thread.current.object_id}-#{rand(1 << 60)}")
-      File.mkfifo(path)
-      reader = File.open(path, File::RDONLY | File::NONBLOCK)
-      [reader, File.open(path, File::WRONLY)]
-    ensure
-      File.unlink(path)
-    end
-
-    def file(content = "")
-      file = Tempfile.create("soak", binmode: true)
-      File.unlink(file.path)
-      file.sync = true
-      file.write(content)
-      file
-    end
+  # The kernel may refuse, but it never gives less than was asked for.
+  def resize(pipe, bytes)
+    pipe.pipe_size = bytes
+    raise Wrong, "pipe_size= #{bytes} has become #{pipe.pipe_size}" if pipe.pipe_size < bytes
+  rescue Errno::EPERM, Errno::EBUSY
+    nil
   end
 
   # Where a stream comes from: an IO that another task writes the stream into, or a file.
@@ -82,7 +50,7 @@ module Soak
       feed unless kind == :file
     end
 
-    def pipe? = Ends::PIPES.include?(kind)
+    def pipe? = PIPES.include?(kind)
     def file? = kind == :file
 
     # Bytes that Ruby has read ahead are passed over by a number.
@@ -114,7 +82,7 @@ module Soak
     end
 
     def open_stream
-      @io, @writer = Ends.pair(kind, random)
+      @io, @writer = Soak.pair(kind, random)
       @tasks.far(@writer)
     end
 
@@ -179,7 +147,7 @@ module Soak
       write_before(before) unless before.empty?
     end
 
-    def pipe? = Ends::PIPES.include?(kind)
+    def pipe? = PIPES.include?(kind)
     def file? = FILES.include?(kind)
     def append? = kind == :append
     def object? = OBJECTS.include?(kind)
@@ -215,7 +183,7 @@ module Soak
       when :object then @io = Writer.new
       when *FILES then open_file
       else
-        @reader, @io = Ends.pair(kind, random)
+        @reader, @io = Soak.pair(kind, random)
         @tasks.far(@reader)
         seed = random.rand(1 << 32)
         @drain = @tasks.go { drain(Random.new(seed)) }
@@ -225,6 +193,7 @@ module Soak
     def open_file
       @base = random.rand(5000)
       file = Ends.file("-" * @base)
+      file.seek(0, :END)
       @keeper = File.open("/proc/self/fd/#{file.fileno}", "rb")
       return @io = file unless append?
 

@@ -9,7 +9,7 @@ module Soak
       stream = self.stream
       input = Ends.file(stream)
       output = Ends.file
-      @ends.push(input, output, *(pipe = Ends.pair(:pipe, random)))
+      @ends.push(input, output, *(pipe = Soak.pair(:pipe, random)))
       positions = [input, output].map { |file| file.pos = random.rand(0..stream.bytesize) }
       parts(stream.bytesize).each { |at, size| move(input, output, pipe, at, size) }
       equal(positions, [input.pos, output.pos], "positions")
@@ -50,7 +50,7 @@ module Soak
       len = random.rand(0..stream.bytesize - at)
       way = tasks.disturbances.sample(random:)
       way = :none if way == :io_timeout
-      target = target(one_of([*Ends::STREAMS, :file, :append]), leave_after: (random.rand(0..len) if way == :reset))
+      target = target(one_of([*STREAMS, :file, :append]), leave_after: (random.rand(0..len) if way == :reset))
       doing("copy_stream of #{len} bytes at #{at} to #{target.kind}, #{way}")
       way = :none if way == :close_source
       outcome = call("copy_stream src_offset", way, -> { target.io.close }) do

@@ -25,12 +25,12 @@ module Soak
     # Half of the time the bytes are spliced on, so that they arrive later than they leave.
     def make_pipe
       leave_after = random.rand(0..@stream.bytesize) if @way == :reset
-      @target = target(one_of(Ends::PIPES), leave_after:) if leave_after || chance(2)
+      @target = target(one_of(PIPES), leave_after:) if leave_after || chance(2)
       return @io = @target.io if @target
 
-      reader, @io = Ends.pair(one_of(Ends::PIPES), random)
+      reader, @io = Soak.pair(one_of(PIPES), random)
       @ends.push(reader, @io)
-      @target = target(one_of([*Ends::STREAMS, :file]))
+      @target = target(one_of([*STREAMS, :file]))
       @passing = tasks.go { IO::Splice.copy_stream(reader, @target.io) }
     end
 

@@ -43,13 +43,13 @@ module Soak
       def ahead = @ahead ||= @random.rand(6).zero? ? @random.rand(0..[@stream.bytesize, 100_000].min) : 0
 
       def open_pipes
-        @input, @far_out = Ends.pair(:pipe, @random)
-        @far_in, @output = Ends.pair(:pipe, @random)
+        @input, @far_out = Soak.pair(:pipe, @random)
+        @far_in, @output = Soak.pair(:pipe, @random)
         @given = [@input, @output]
       end
 
       def open_socket
-        @given, @far_in = Ends.pair(kind, @random)
+        @given, @far_in = Soak.pair(kind, @random)
         @far_out = @far_in
         @input = @output = @given
       end

@@ -9,9 +9,9 @@ module Soak
       # What may come when the call has just returned, or close what is still to be used, is for others.
       @way = %i[none counted kill io_timeout].include?(way) ? way : { raise: :counted }.fetch(way, :none)
       whole = stream
-      @source = source(one_of(Ends::PIPES), whole)
-      @copy = target(one_of(Ends::PIPES))
-      @target = target(one_of([*Ends::STREAMS, :file]))
+      @source = source(one_of(PIPES), whole)
+      @copy = target(one_of(PIPES))
+      @target = target(one_of([*STREAMS, :file]))
       @interruptions = random.rand(0..5)
       doing("#{whole.bytesize} bytes, #{@way}")
       known = catch(:unknown) { pass_on }
@@ -93,7 +93,7 @@ module Soak
     def operate(way)
       way = :none unless way == :counted
       content = @tape.cut(random.rand(MARK..50_000), "tee_all")
-      reader, writer = Ends.pair(:pipe, random)
+      reader, writer = Soak.pair(:pipe, random)
       writer.pipe_size = 1 << 16 if writer.pipe_size < 1 << 16
       @ends.push(reader, writer)
       writer.write(content)
