@@ -148,9 +148,9 @@ pub fn run_copy<K: Kernel>(
 pub fn finish<K: Kernel>(copy: &mut CopyStream<K>, input: impl AsFd, output: impl AsFd) -> Pause {
     let mut host = Patient::new();
     loop {
-        match run_copy(copy, &input, &output, &mut host) {
-            end @ (Pause::Done | Pause::Failed(_) | Pause::TimedOut(_)) => return end,
-            _ => {}
+        let pause = run_copy(copy, &input, &output, &mut host);
+        if matches!(pause, Pause::Done | Pause::Failed(_) | Pause::TimedOut(_)) {
+            return pause;
         }
     }
 }
