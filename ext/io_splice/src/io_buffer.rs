@@ -57,7 +57,7 @@ const READONLY: c_int = 128;
 const FILE: c_int = 256;
 
 /// A buffer on its way to be given away. It is locked until it is, so nobody frees or resizes it. Who
-/// drops a gift must have called [`Gift::give_back`] or [`Gift::gone`].
+/// drops a gift must have called [`Gift::restore`] or [`Gift::gone`].
 pub struct Gift {
     start: *mut u8,
     len: usize,
@@ -122,7 +122,7 @@ impl Gift {
 
     /// Not all of it is in the pipe: the buffer gets its bytes again. Those that are in the pipe are on other
     /// pages.
-    pub fn give_back(&mut self, buffer: Value) {
+    pub fn restore(&mut self, buffer: Value) {
         if let Some(pages) = self.pages.take() {
             // SAFETY: the buffer is locked, so its memory is still there, and nothing else is.
             unsafe { self.start.copy_from_nonoverlapping(pages.as_bytes().as_ptr(), self.len) };

@@ -1,7 +1,8 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use io_splice_core::{
-    Attempt, Call, Errno, Flags, Hold, Nonblocking, PrivateFd, Step, holds, pipe_size, ready, refusal,
+    Attempt, Call, Errno, Flags, MayBlock, Nonblocking, PrivateFd, Step, both_may_block, pipe_size, ready,
+    refusal,
 };
 use magnus::{Error, IntoValue, Ruby, Value};
 
@@ -165,19 +166,21 @@ fn attempt(
     fd_out: BorrowedFd<'_>,
     call: impl FnOnce(BorrowedFd<'_>, BorrowedFd<'_>) -> Attempt,
 ) -> Attempt {
-    let holds = holds(fd_in, fd_out)?;
-    if holds == [Hold::Nothing; 2] {
+    let may_block = both_may_block(fd_in, fd_out)?;
+    if may_block == [MayBlock::Never; 2] {
         return call(fd_in, fd_out);
     }
-    if holds.iter().any(|hold| matches!(hold, Hold::Peer | Hold::Driver)) && !ready(fd_in, fd_out)?.both() {
+    if may_block.iter().any(|end| matches!(end, MayBlock::Peer | MayBlock::Unknown))
+        && !ready(fd_in, fd_out)?.both()
+    {
         // What would be refused when it is ready is refused now.
         let refused = pipe_size(fd_in).is_err() && pipe_size(fd_out).is_err();
         return if refused { Err(Errno::INVAL) } else { Ok(Step::WouldBlock) };
     }
-    if holds.contains(&Hold::Peer) {
+    if may_block.contains(&MayBlock::Peer) {
         // Still under the GVL: no other thread of ours meets the socket in the changed mode.
-        let nonblocking = |fd, hold| (hold == Hold::Peer).then(|| Nonblocking::new(fd)).transpose();
-        let _modes = (nonblocking(fd_in, holds[0])?, nonblocking(fd_out, holds[1])?);
+        let nonblocking = |fd, end| (end == MayBlock::Peer).then(|| Nonblocking::new(fd)).transpose();
+        let _modes = (nonblocking(fd_in, may_block[0])?, nonblocking(fd_out, may_block[1])?);
         return call(fd_in, fd_out);
     }
     // A pending interrupt is what EINTR says, too.

@@ -1,8 +1,8 @@
 use io_splice_core::{Call, Errno, Flags, Step, refusal};
 use magnus::{Error, IntoValue, Ruby, Value};
 
-use crate::data::Data;
 use crate::end::{Direction, End, descriptor, keep_alive};
+use crate::payload::Payload;
 use crate::wait::Waiter;
 use crate::{error, gvl, number};
 
@@ -12,43 +12,43 @@ const NAME: &str = Call::Vmsplice.name();
 pub fn vmsplice(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     error::check_arity(ruby, args.len(), 2..=3)?;
     let flags = number::flags(ruby, NAME, args.get(2).copied())?;
-    let mut data = Data::new(ruby, NAME, args[1], flags.gift)?;
+    let mut payload = Payload::new(ruby, NAME, args[1], flags.gift)?;
     if End::takes_ruby_code(args[0]) {
-        data.hold(ruby)?;
+        payload.snapshot(ruby)?;
     }
     let end = End::new(ruby, args[0], Direction::Out)?;
-    let result = put_all(ruby, end, &mut data, flags);
+    let result = write_all(ruby, end, &mut payload, flags);
     keep_alive(&end);
     match result {
-        Ok(()) => Ok(data.put_in().into_value_with(ruby)),
-        Err(error) => Err(error::partial_write(ruby, error, data.put_in())),
+        Ok(()) => Ok(payload.written().into_value_with(ruby)),
+        Err(error) => Err(error::partial_write(ruby, error, payload.written())),
     }
 }
 
-fn put_all(ruby: &Ruby, end: End, data: &mut Data, flags: Flags) -> Result<(), Error> {
+fn write_all(ruby: &Ruby, end: End, payload: &mut Payload, flags: Flags) -> Result<(), Error> {
     if end.has_unwritten() {
         // Writing that out may take a while, in which other threads run.
-        data.hold(ruby)?;
+        payload.snapshot(ruby)?;
     }
     let mut waiter = Waiter::default();
-    while !data.is_done() {
-        let Some(fd) = descriptor(ruby, NAME, &end, flags.nonblock)? else { return would_block(data) };
-        let (attempt, full) = data.put(fd)?;
+    while !payload.is_done() {
+        let Some(fd) = descriptor(ruby, NAME, &end, flags.nonblock)? else { return would_block(payload) };
+        let (attempt, full) = payload.attempt(fd)?;
         match attempt {
             Ok(Step::Moved(_)) => waiter.moved(),
             Ok(Step::WouldBlock | Step::Ended) | Err(Errno::INTR) => {}
             Err(errno) => {
                 let why = refusal(Call::Vmsplice, None, fd, errno);
-                return Err(error::transfer(errno, NAME, why, data.put_in()));
+                return Err(error::transfer(errno, NAME, why, payload.written()));
             }
         }
-        if data.is_done() || flags.nonblock && !full {
+        if payload.is_done() || flags.nonblock && !full {
             continue;
         }
         if flags.nonblock {
-            return would_block(data);
+            return would_block(payload);
         }
-        data.hold(ruby)?;
+        payload.snapshot(ruby)?;
         if full {
             waiter.wait_for_one(ruby, NAME, end)?;
         } else {
@@ -59,8 +59,8 @@ fn put_all(ruby: &Ruby, end: End, data: &mut Data, flags: Flags) -> Result<(), E
 }
 
 /// What is in the pipe counts, if anything is.
-fn would_block(data: &Data) -> Result<(), Error> {
-    match data.put_in() {
+fn would_block(payload: &Payload) -> Result<(), Error> {
+    match payload.written() {
         0 => Err(error::errno(Errno::AGAIN, NAME, None)),
         _ => Ok(()),
     }

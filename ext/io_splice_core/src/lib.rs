@@ -8,7 +8,7 @@
 //!
 //! - [`splice`], [`tee`], [`put`], [`give`]: the attempts.
 //! - [`copy`]: a whole copy, made of many attempts.
-//! - [`hold`]: what could make the kernel block all the same.
+//! - [`may_block`]: what could make the kernel block all the same.
 //! - [`pipe_size`] and the like: a pipe's capacity.
 //! - [`refusal`]: the reason behind an errno that hides it.
 
@@ -17,10 +17,10 @@
 pub mod copy;
 
 mod attempt;
+mod blocking;
 mod descriptor;
 mod flags;
 mod give;
-mod hold;
 mod memory;
 mod open;
 mod pages;
@@ -35,9 +35,9 @@ mod tee;
 mod watch;
 
 pub use attempt::{Attempt, IOV_MAX, Step};
+pub use blocking::{MayBlock, Nonblocking, both_may_block, may_block};
 pub use flags::Flags;
 pub use give::{give, takes_pages};
-pub use hold::{Hold, Nonblocking, hold, holds};
 pub use memory::copied;
 pub use open::open;
 pub use pages::{PageSlice, Pages};

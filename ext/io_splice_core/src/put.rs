@@ -6,7 +6,7 @@ use rustix::io::{Errno, ReadWriteFlags, pwritev2, write, writev};
 
 use crate::descriptor::Descriptor;
 use crate::pages::Pages;
-use crate::{Attempt, Hold, IOV_MAX, Nonblocking, Step, give, hold, pipe_size, ready};
+use crate::{Attempt, IOV_MAX, MayBlock, Nonblocking, Step, give, may_block, pipe_size, ready};
 
 /// Puts a snapshot of memory into a pipe, as far as it can be done at once: what the reader gets is
 /// what the pieces hold now, whatever becomes of them afterwards.
@@ -65,14 +65,14 @@ pub(crate) fn has_no_nowait(errno: Errno) -> bool {
 ///
 /// [Linux]: https://man7.org/linux/man-pages/man2/write.2.html
 pub fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Attempt {
-    let hold = hold(fd)?;
-    if matches!(hold, Hold::Peer | Hold::Driver) && !ready(fd, fd)?.output {
+    let may_block = may_block(fd)?;
+    if matches!(may_block, MayBlock::Peer | MayBlock::Unknown) && !ready(fd, fd)?.output {
         return Ok(Step::WouldBlock);
     }
     if pipe_size(fd).is_ok() {
         return put(fd, &[IoSlice::new(bytes)]);
     }
-    let _mode = (hold == Hold::Peer).then(|| Nonblocking::new(fd)).transpose()?;
+    let _mode = (may_block == MayBlock::Peer).then(|| Nonblocking::new(fd)).transpose()?;
     match write(fd, bytes) {
         Ok(written) => Ok(Step::Moved(written)),
         Err(Errno::AGAIN) => Ok(Step::WouldBlock),

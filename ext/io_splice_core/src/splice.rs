@@ -11,7 +11,7 @@ use crate::attempt::{Attempt, MAX_RW_COUNT, Step};
 /// An offset that is given is moved on by what was transferred; the file's own position then stays.
 /// `len` must not be 0. It is clamped to what Linux takes in one call.
 ///
-/// `SPLICE_F_NONBLOCK` is always set. That rules out waiting on a pipe; see [`crate::hold()`] for
+/// `SPLICE_F_NONBLOCK` is always set. That rules out waiting on a pipe; see [`crate::may_block()`] for
 /// what it does not rule out.
 ///
 /// # References

@@ -5,8 +5,8 @@ use rustix::io::Errno;
 use rustix::net::AddressFamily;
 use rustix::net::sockopt::socket_domain;
 
+use crate::blocking::{MayBlock, may_block_of};
 use crate::descriptor::Descriptor;
-use crate::hold::{Hold, hold_of};
 
 /// A way for bytes from one end to the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,12 +200,12 @@ fn is_unix_to_tcp(fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>) -> bool {
 
 /// Whether an end is a terminal in blocking mode.
 fn is_terminal(fd: BorrowedFd<'_>, end: &Descriptor) -> bool {
-    end.kind() == FileType::CharacterDevice && hold_of(fd, end) == Hold::Peer
+    end.kind() == FileType::CharacterDevice && may_block_of(fd, end) == MayBlock::Peer
 }
 
 /// Whether an end may hold up the kernel, so that it is asked first whether it is ready.
 fn needs_poll(fd: BorrowedFd<'_>, end: &Descriptor) -> bool {
     // Splicing to a pipe never waits; writing to one in blocking mode does.
     let pipe_waits = end.is_pipe() && !end.is_nonblocking();
-    pipe_waits || matches!(hold_of(fd, end), Hold::Peer | Hold::Driver)
+    pipe_waits || matches!(may_block_of(fd, end), MayBlock::Peer | MayBlock::Unknown)
 }

@@ -4,11 +4,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod blocking;
 mod copy_faults;
 mod copy_routes;
 mod fan_out;
 mod give;
-mod hold;
 mod put;
 mod ready;
 mod refusal;

@@ -16,15 +16,15 @@ use crate::pages::Pages;
 /// garbage collector finds the objects that it names.
 ///
 /// The first attempts look at strings and buffers as they are, because no Ruby code runs in between. Before any can,
-/// [`Data::hold`] sees to it that what happens to them then does not show.
-pub struct Data {
+/// [`Payload::snapshot`] makes sure that nothing that happens to them shows.
+pub struct Payload {
     objects: Objects,
     pieces: Vec<Piece>,
     /// The first piece that is not wholly in the pipe, and how much of it is.
     at: usize,
     skip: usize,
-    put_in: usize,
-    held: bool,
+    written: usize,
+    is_snapshot: bool,
     /// The strings behind [`Piece::Frozen`].
     frozen: Option<RArray>,
 }
@@ -55,7 +55,7 @@ impl Piece {
 
 /// Up to so many bytes a string is really copied. That holds against everything, while memory that is shared is still
 /// written to by a `read` that was under way when the string was duplicated, and in Ruby 3.1 by `IO::Buffer.for`.
-const SHORT: usize = 64 << 10;
+const COPY_BELOW: usize = 64 << 10;
 
 impl Objects {
     fn len(self) -> usize {
@@ -80,12 +80,12 @@ impl Objects {
     /// They must not be used any more when Ruby code has run, or another thread: the string may be changed then.
     unsafe fn string<'string>(self, index: usize) -> &'string [u8] {
         let Some(string) = RString::from_value(self.get(index)) else { return &[] };
-        // SAFETY: the caller promises that nobody changes the string meanwhile, and `Data` keeps it alive.
+        // SAFETY: the caller promises that nobody changes the string meanwhile, and `Payload` keeps it alive.
         unsafe { &*ptr::from_ref(string.as_slice()) }
     }
 }
 
-impl Data {
+impl Payload {
     /// Understands a String, an `IO::Buffer`, an `IO::Splice::Pages` or an Array of them. With `gift`, buffers are
     /// to be given away.
     pub fn new(ruby: &Ruby, call: &str, data: Value, gift: bool) -> Result<Self, Error> {
@@ -95,7 +95,7 @@ impl Data {
             None => Objects::One(data),
         };
         let pieces = Vec::with_capacity(objects.len());
-        let mut data = Self { objects, pieces, at: 0, skip: 0, put_in: 0, held: false, frozen: None };
+        let mut data = Self { objects, pieces, at: 0, skip: 0, written: 0, is_snapshot: false, frozen: None };
         let mut others = false;
         for index in 0..objects.len() {
             let object = objects.get(index);
@@ -128,7 +128,7 @@ impl Data {
         if let Objects::Many(array) = self.objects {
             self.objects = Objects::Many(array.dup());
         }
-        self.hold(ruby)?;
+        self.snapshot(ruby)?;
         for piece in &mut self.pieces {
             if let Piece::Other(index) = *piece {
                 let string = RString::try_convert(self.objects.get(index))?;
@@ -141,15 +141,15 @@ impl Data {
 
     /// Sees to it that the bytes stay what they are, whatever becomes of the strings and buffers. To be called
     /// before other threads or Ruby code run.
-    pub fn hold(&mut self, ruby: &Ruby) -> Result<(), Error> {
-        if self.held {
+    pub fn snapshot(&mut self, ruby: &Ruby) -> Result<(), Error> {
+        if self.is_snapshot {
             return Ok(());
         }
         for index in self.at..self.pieces.len() {
             self.pieces[index] = match &mut self.pieces[index] {
                 Piece::String(index) => {
                     let index = *index;
-                    self.hold_string(ruby, index)?
+                    self.snapshot_string(ruby, index)?
                 }
                 Piece::Buffer(index) => {
                     // SAFETY: they are copied at once.
@@ -162,15 +162,15 @@ impl Data {
                 _ => continue,
             };
         }
-        self.held = true;
+        self.is_snapshot = true;
         Ok(())
     }
 
     /// Ruby's own copies of long strings share the memory until somebody writes to the original.
-    fn hold_string(&mut self, ruby: &Ruby, index: usize) -> Result<Piece, Error> {
+    fn snapshot_string(&mut self, ruby: &Ruby, index: usize) -> Result<Piece, Error> {
         // SAFETY: they are copied, or not looked at again, before Ruby code runs.
         let bytes = unsafe { self.objects.string(index) };
-        if bytes.len() < SHORT {
+        if bytes.len() < COPY_BELOW {
             return Piece::copy(ruby, bytes);
         }
         let object = self.objects.get(index);
@@ -180,8 +180,8 @@ impl Data {
         Ok(Piece::Frozen(unsafe { frozen.as_slice() }))
     }
 
-    pub fn put_in(&self) -> usize {
-        self.put_in
+    pub fn written(&self) -> usize {
+        self.written
     }
 
     pub fn is_done(&self) -> bool {
@@ -190,7 +190,7 @@ impl Data {
 
     /// Makes an attempt with the next pieces of one kind. Bytes that are only in part in the pipe have filled it,
     /// which is the second answer.
-    pub fn put(&mut self, pipe: BorrowedFd<'_>) -> Result<(Attempt, bool), Error> {
+    pub fn attempt(&mut self, pipe: BorrowedFd<'_>) -> Result<(Attempt, bool), Error> {
         let rest = &mut self.pieces[self.at..];
         let mut skip = self.skip;
         let (attempt, offered) = match rest {
@@ -224,7 +224,7 @@ impl Data {
 
     /// So many bytes more are in the pipe.
     fn advance(&mut self, bytes: usize) -> Result<(), Error> {
-        self.put_in += bytes;
+        self.written += bytes;
         self.skip += bytes;
         while !self.is_done() {
             let len = self.len(&self.pieces[self.at])?;
@@ -268,11 +268,11 @@ impl Data {
     }
 }
 
-impl Drop for Data {
+impl Drop for Payload {
     fn drop(&mut self) {
         for piece in &mut self.pieces[self.at..] {
             if let Piece::Gift(index, gift) = piece {
-                gift.give_back(self.objects.get(*index));
+                gift.restore(self.objects.get(*index));
             }
         }
         // So that the compiler does not forget them early.

@@ -4,46 +4,46 @@ use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl};
 
 use crate::descriptor::Descriptor;
 
-/// What could hold up an attempt on a descriptor, `SPLICE_F_NONBLOCK` or not.
+/// What an attempt on a descriptor may block for, `SPLICE_F_NONBLOCK` or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hold {
-    /// Nothing: a pipe, or a socket or terminal in non-blocking mode.
-    Nothing,
+pub enum MayBlock {
+    /// A pipe, or a socket or terminal in non-blocking mode.
+    Never,
     /// The peer: a socket or terminal in blocking mode. [`Nonblocking`] rules it out.
     Peer,
     /// The disk, for as long as it takes; never a peer.
     Disk,
     /// A driver that may or may not know of non-blocking mode.
-    Driver,
+    Unknown,
 }
 
-/// Tells what could make an attempt on `fd` block.
+/// What an attempt on `fd` may block for.
 ///
 /// # References
 ///  - [Linux]
 ///
 /// [Linux]: https://man7.org/linux/man-pages/man2/F_GETFL.2const.html
-pub fn hold(fd: BorrowedFd<'_>) -> rustix::io::Result<Hold> {
-    Ok(hold_of(fd, &Descriptor::look(fd)?))
+pub fn may_block(fd: BorrowedFd<'_>) -> rustix::io::Result<MayBlock> {
+    Ok(may_block_of(fd, &Descriptor::look(fd)?))
 }
 
-/// As [`hold()`], for both ends of a splice. When the input is no pipe, the output is one, or the call is
+/// As [`may_block()`], for both ends of a splice. When the input is not a pipe, the output is one, or the call is
 /// refused at once; so then the output need not be looked at.
-pub fn holds(fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>) -> rustix::io::Result<[Hold; 2]> {
+pub fn both_may_block(fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>) -> rustix::io::Result<[MayBlock; 2]> {
     let input = Descriptor::look(fd_in)?;
-    let output = if input.is_pipe() { hold(fd_out)? } else { Hold::Nothing };
-    Ok([hold_of(fd_in, &input), output])
+    let output = if input.is_pipe() { may_block(fd_out)? } else { MayBlock::Never };
+    Ok([may_block_of(fd_in, &input), output])
 }
 
-/// As [`hold()`], for a descriptor that has just been looked at.
-pub(crate) fn hold_of(fd: BorrowedFd<'_>, descriptor: &Descriptor) -> Hold {
-    let if_blocking = |hold| if descriptor.is_nonblocking() { Hold::Nothing } else { hold };
+/// As [`may_block()`], for a descriptor that has just been looked at.
+pub(crate) fn may_block_of(fd: BorrowedFd<'_>, descriptor: &Descriptor) -> MayBlock {
+    let if_blocking = |end| if descriptor.is_nonblocking() { MayBlock::Never } else { end };
     match descriptor.kind() {
-        FileType::Fifo => Hold::Nothing,
-        FileType::RegularFile | FileType::Directory | FileType::BlockDevice => Hold::Disk,
-        FileType::Socket => if_blocking(Hold::Peer),
-        FileType::CharacterDevice if rustix::termios::isatty(fd) => if_blocking(Hold::Peer),
-        _ => Hold::Driver,
+        FileType::Fifo => MayBlock::Never,
+        FileType::RegularFile | FileType::Directory | FileType::BlockDevice => MayBlock::Disk,
+        FileType::Socket => if_blocking(MayBlock::Peer),
+        FileType::CharacterDevice if rustix::termios::isatty(fd) => if_blocking(MayBlock::Peer),
+        _ => MayBlock::Unknown,
     }
 }
 

@@ -1,4 +1,4 @@
-//! `hold`: what could make an attempt block; `Nonblocking`: what rules out the peer.
+//! `may_block`: what could make an attempt block; `Nonblocking`: what rules out the peer.
 
 use std::fs::File;
 use std::net::UdpSocket;
@@ -6,125 +6,125 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use crate::support::*;
-use io_splice_core::{Errno, Hold, Nonblocking, hold, holds};
+use io_splice_core::{Errno, MayBlock, Nonblocking, both_may_block, may_block};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 
-fn hold_of(fd: impl AsFd) -> Hold {
-    hold(fd.as_fd()).unwrap()
+fn may_block_of(fd: impl AsFd) -> MayBlock {
+    may_block(fd.as_fd()).unwrap()
 }
 
 /// What `hold` says of the same thing in blocking and in non-blocking mode.
-fn hold_in_both_modes(fd: impl AsFd) -> [Hold; 2] {
+fn hold_in_both_modes(fd: impl AsFd) -> [MayBlock; 2] {
     BOTH_MODES.map(|mode| {
         set_mode(&fd, mode);
-        hold_of(&fd)
+        may_block_of(&fd)
     })
 }
 
 #[test]
 fn nothing_holds_up_a_pipe() {
     let pipe = pipe();
-    assert_eq!(hold_in_both_modes(&pipe.reader), [Hold::Nothing; 2]);
-    assert_eq!(hold_in_both_modes(&pipe.writer), [Hold::Nothing; 2]);
+    assert_eq!(hold_in_both_modes(&pipe.reader), [MayBlock::Never; 2]);
+    assert_eq!(hold_in_both_modes(&pipe.writer), [MayBlock::Never; 2]);
 }
 
 #[test]
 fn nothing_holds_up_a_fifo() {
     let fifo = fifo();
-    assert_eq!(hold_in_both_modes(&fifo.reader), [Hold::Nothing; 2]);
-    assert_eq!(hold_in_both_modes(&fifo.writer), [Hold::Nothing; 2]);
-    assert_eq!(hold_in_both_modes(fifo_without_writer()), [Hold::Nothing; 2]);
+    assert_eq!(hold_in_both_modes(&fifo.reader), [MayBlock::Never; 2]);
+    assert_eq!(hold_in_both_modes(&fifo.writer), [MayBlock::Never; 2]);
+    assert_eq!(hold_in_both_modes(fifo_without_writer()), [MayBlock::Never; 2]);
 }
 
 #[test]
 fn the_output_matters_only_behind_a_pipe() {
     let pipe = pipe();
     let (socket, _peer) = UnixStream::pair().unwrap();
-    let of = |input: &dyn AsFd, output: &dyn AsFd| holds(input.as_fd(), output.as_fd()).unwrap();
-    assert_eq!(of(&pipe.reader, &socket), [Hold::Nothing, Hold::Peer]);
-    assert_eq!(of(&socket, &pipe.writer), [Hold::Peer, Hold::Nothing]);
-    assert_eq!(of(&socket, &socket), [Hold::Peer, Hold::Nothing]);
+    let of = |input: &dyn AsFd, output: &dyn AsFd| both_may_block(input.as_fd(), output.as_fd()).unwrap();
+    assert_eq!(of(&pipe.reader, &socket), [MayBlock::Never, MayBlock::Peer]);
+    assert_eq!(of(&socket, &pipe.writer), [MayBlock::Peer, MayBlock::Never]);
+    assert_eq!(of(&socket, &socket), [MayBlock::Peer, MayBlock::Never]);
 }
 
 #[test]
 fn nothing_holds_up_a_pipe_opened_anew() {
     let pipe = pipe();
-    assert_eq!(hold_in_both_modes(reopen(&pipe.reader, OFlags::RDONLY)), [Hold::Nothing; 2]);
-    assert_eq!(hold_in_both_modes(reopen(&pipe.writer, OFlags::RDWR)), [Hold::Nothing; 2]);
+    assert_eq!(hold_in_both_modes(reopen(&pipe.reader, OFlags::RDONLY)), [MayBlock::Never; 2]);
+    assert_eq!(hold_in_both_modes(reopen(&pipe.writer, OFlags::RDWR)), [MayBlock::Never; 2]);
 }
 
 #[test]
 fn the_peer_holds_up_a_blocking_socket_only() {
     let (unix, _peer) = UnixStream::pair().unwrap();
-    assert_eq!(hold_in_both_modes(&unix), [Hold::Peer, Hold::Nothing]);
+    assert_eq!(hold_in_both_modes(&unix), [MayBlock::Peer, MayBlock::Never]);
     let (connected, accepted) = tcp_pair();
-    assert_eq!(hold_in_both_modes(&connected), [Hold::Peer, Hold::Nothing]);
-    assert_eq!(hold_in_both_modes(&accepted), [Hold::Peer, Hold::Nothing]);
+    assert_eq!(hold_in_both_modes(&connected), [MayBlock::Peer, MayBlock::Never]);
+    assert_eq!(hold_in_both_modes(&accepted), [MayBlock::Peer, MayBlock::Never]);
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-    assert_eq!(hold_in_both_modes(&udp), [Hold::Peer, Hold::Nothing]);
+    assert_eq!(hold_in_both_modes(&udp), [MayBlock::Peer, MayBlock::Never]);
 }
 
 #[test]
 fn the_disk_holds_up_a_file_in_either_mode() {
     let file = file(b"hello");
-    assert_eq!(hold_in_both_modes(&file), [Hold::Disk; 2]);
+    assert_eq!(hold_in_both_modes(&file), [MayBlock::Disk; 2]);
     for access in [OFlags::RDONLY, OFlags::WRONLY, OFlags::RDWR] {
-        assert_eq!(hold_of(reopen(&file, access | OFlags::NONBLOCK)), Hold::Disk);
+        assert_eq!(may_block_of(reopen(&file, access | OFlags::NONBLOCK)), MayBlock::Disk);
     }
-    assert_eq!(hold_in_both_modes(append_file()), [Hold::Disk; 2]);
-    assert_eq!(hold_in_both_modes(memfd(b"hello")), [Hold::Disk; 2]);
-    assert_eq!(hold_in_both_modes(File::open("/proc/self/status").unwrap()), [Hold::Disk; 2]);
+    assert_eq!(hold_in_both_modes(append_file()), [MayBlock::Disk; 2]);
+    assert_eq!(hold_in_both_modes(memfd(b"hello")), [MayBlock::Disk; 2]);
+    assert_eq!(hold_in_both_modes(File::open("/proc/self/status").unwrap()), [MayBlock::Disk; 2]);
 }
 
 #[test]
 fn the_disk_holds_up_a_directory_in_either_mode() {
     let directory = File::open(std::env::temp_dir()).unwrap();
-    assert_eq!(hold_in_both_modes(&directory), [Hold::Disk; 2]);
-    assert_eq!(hold_of(reopen(&directory, OFlags::RDONLY | OFlags::NONBLOCK)), Hold::Disk);
+    assert_eq!(hold_in_both_modes(&directory), [MayBlock::Disk; 2]);
+    assert_eq!(may_block_of(reopen(&directory, OFlags::RDONLY | OFlags::NONBLOCK)), MayBlock::Disk);
 }
 
 #[test]
 fn nobody_knows_what_a_driver_does() {
     for path in ["/dev/zero", "/dev/null"] {
         let device = File::open(path).unwrap();
-        assert_eq!(hold_in_both_modes(&device), [Hold::Driver; 2]);
-        assert_eq!(hold_of(reopen(&device, OFlags::RDONLY | OFlags::NONBLOCK)), Hold::Driver);
+        assert_eq!(hold_in_both_modes(&device), [MayBlock::Unknown; 2]);
+        assert_eq!(may_block_of(reopen(&device, OFlags::RDONLY | OFlags::NONBLOCK)), MayBlock::Unknown);
     }
 }
 
 #[test]
 fn the_peer_holds_up_a_blocking_terminal_only() {
     let (master, slave) = pty();
-    assert_eq!(hold_in_both_modes(&slave), [Hold::Peer, Hold::Nothing]);
-    assert_eq!(hold_in_both_modes(&master), [Hold::Peer, Hold::Nothing]);
+    assert_eq!(hold_in_both_modes(&slave), [MayBlock::Peer, MayBlock::Never]);
+    assert_eq!(hold_in_both_modes(&master), [MayBlock::Peer, MayBlock::Never]);
     let unnamed = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC);
-    assert_eq!(hold_in_both_modes(unnamed.unwrap()), [Hold::Peer, Hold::Nothing]);
+    assert_eq!(hold_in_both_modes(unnamed.unwrap()), [MayBlock::Peer, MayBlock::Never]);
 }
 
 #[test]
 fn a_number_says_nothing_when_it_has_been_used_again() {
     let mut number = OwnedFd::from(pipe_in(Blocking::No).reader);
     let raw = number.as_raw_fd();
-    assert_eq!(hold_of(&number), Hold::Nothing);
+    assert_eq!(may_block_of(&number), MayBlock::Never);
     let nonblocking_file = file(b"");
     set_mode(&nonblocking_file, Blocking::No);
     let (blocking_socket, _peer) = UnixStream::pair().unwrap();
     for (other, expected) in [
-        (OwnedFd::from(file(b"")), Hold::Disk),
-        (nonblocking_file.into(), Hold::Disk),
-        (blocking_socket.into(), Hold::Peer),
-        (pipe().writer.into(), Hold::Nothing),
+        (OwnedFd::from(file(b"")), MayBlock::Disk),
+        (nonblocking_file.into(), MayBlock::Disk),
+        (blocking_socket.into(), MayBlock::Peer),
+        (pipe().writer.into(), MayBlock::Never),
     ] {
         // Another close and open in one, which no other thread's open can get between.
         rustix::io::dup2(&other, &mut number).unwrap();
-        assert_eq!((number.as_raw_fd(), hold_of(&number)), (raw, expected));
+        assert_eq!((number.as_raw_fd(), may_block_of(&number)), (raw, expected));
     }
 }
 
 #[test]
 fn a_closed_number_is_ebadf() {
-    assert_eq!(hold(closed()), Err(Errno::BADF));
+    assert_eq!(may_block(closed()), Err(Errno::BADF));
     assert_eq!(Nonblocking::new(closed()).err(), Some(Errno::BADF));
 }
 
@@ -134,10 +134,10 @@ fn nonblocking_sets_the_mode_and_puts_it_back() {
     let before = fcntl_getfl(&socket).unwrap();
     let mode = Nonblocking::new(socket.as_fd()).unwrap();
     assert_eq!(fcntl_getfl(&socket), Ok(before | OFlags::NONBLOCK));
-    assert_eq!(hold_of(&socket), Hold::Nothing);
+    assert_eq!(may_block_of(&socket), MayBlock::Never);
     drop(mode);
     assert_eq!(fcntl_getfl(&socket), Ok(before));
-    assert_eq!(hold_of(&socket), Hold::Peer);
+    assert_eq!(may_block_of(&socket), MayBlock::Peer);
 }
 
 #[test]
