@@ -1,6 +1,6 @@
 use std::os::fd::BorrowedFd;
 
-use io_splice_core::copy::{CopyStream, Known, Pause, Plan, Timeouts};
+use io_splice_core::copy::{CopyStream, Hints, Pause, Plan, Timeouts};
 use io_splice_core::{Call, Errno, refusal};
 use magnus::block::Proc;
 use magnus::value::ReprValue;
@@ -24,10 +24,10 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let progress = if ruby.block_given() { Some(ruby.block_proc()?) } else { None };
 
     let (fd_in, fd_out) = descriptors_for_copy(NAME, &input, &output)?;
-    let known =
-        Known { likely_file: offset.is_some() || input.is_file(ruby), takes_back: input.takes_back() };
+    let hints =
+        Hints { likely_file: offset.is_some() || input.is_file(ruby), can_unread: input.can_unread() };
     let plan =
-        Plan::new(fd_in, fd_out, len, offset, known).map_err(|errno| error::errno(errno, NAME, None))?;
+        Plan::new(fd_in, fd_out, len, offset, hints).map_err(|errno| error::errno(errno, NAME, None))?;
     let mut copy = CopyStream::new(plan, len, offset);
     if progress.is_some() {
         copy.report();

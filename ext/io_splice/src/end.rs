@@ -139,7 +139,7 @@ impl End {
     }
 
     /// Whether there is a buffer that bytes could be put back into.
-    pub fn takes_back(self) -> bool {
+    pub fn can_unread(self) -> bool {
         matches!(self.kind, Kind::Io(_))
     }
 

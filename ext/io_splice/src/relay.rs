@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use io_splice_core::copy::{Direction as Way, Known, Plan, Relay, RelayPause};
+use io_splice_core::copy::{Direction as Way, Hints, Plan, Relay, RelayPause};
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, TryConvert, Value};
 
@@ -30,7 +30,7 @@ pub fn relay_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
 
     let plan = |(input, output): Ends| {
         let (fd_in, fd_out) = descriptors_for_copy(NAME, &input, &output)?;
-        Plan::new(fd_in, fd_out, None, None, Known::default())
+        Plan::new(fd_in, fd_out, None, None, Hints::default())
             .map_err(|errno| error::errno(errno, NAME, None))
     };
     let plans = [plan(ends[0])?, plan(ends[1])?];

@@ -24,13 +24,13 @@ pub enum MayBlock {
 ///
 /// [Linux]: https://man7.org/linux/man-pages/man2/F_GETFL.2const.html
 pub fn may_block(fd: BorrowedFd<'_>) -> rustix::io::Result<MayBlock> {
-    Ok(may_block_of(fd, &Descriptor::look(fd)?))
+    Ok(may_block_of(fd, &Descriptor::inspect(fd)?))
 }
 
 /// As [`may_block()`], for both ends of a splice. When the input is not a pipe, the output is one, or the call is
 /// refused at once; so then the output need not be looked at.
 pub fn both_may_block(fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>) -> rustix::io::Result<[MayBlock; 2]> {
-    let input = Descriptor::look(fd_in)?;
+    let input = Descriptor::inspect(fd_in)?;
     let output = if input.is_pipe() { may_block(fd_out)? } else { MayBlock::Never };
     Ok([may_block_of(fd_in, &input), output])
 }

@@ -17,12 +17,12 @@ impl Descriptor {
     ///
     /// On 64 bits the kernel marks with O_LARGEFILE whatever came from open(2). What has no such mark came
     /// from pipe(2), socket(2), accept(2) and the like. Of those only pipes go one way.
-    pub fn look(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
-        Self::of(fd, fcntl_getfl(fd)?)
+    pub fn inspect(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
+        Self::inspect_with_mode(fd, fcntl_getfl(fd)?)
     }
 
-    /// As [`Descriptor::look`], when the mode is known.
-    pub fn of(fd: BorrowedFd<'_>, mode: OFlags) -> rustix::io::Result<Self> {
+    /// As [`Descriptor::inspect`], when the mode is known.
+    pub fn inspect_with_mode(fd: BorrowedFd<'_>, mode: OFlags) -> rustix::io::Result<Self> {
         if !cfg!(target_pointer_width = "64")
             || mode.contains(OFlags::LARGEFILE)
             || !mode.contains(OFlags::NONBLOCK)
@@ -33,19 +33,19 @@ impl Descriptor {
         Ok(Self { mode, kind, stat: None })
     }
 
-    /// As [`Descriptor::look`], of an input that is most likely a file: of those nobody asks how they are open.
-    pub fn look_at_file(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
+    /// As [`Descriptor::inspect`], of an input that is most likely a file: of those nobody asks how they are open.
+    pub fn inspect_likely_file(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
         let stat = fstat(fd)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
                 Ok(Self { mode: OFlags::empty(), kind: FileType::RegularFile, stat: Some(stat) })
             }
-            _ => Self::look(fd),
+            _ => Self::inspect(fd),
         }
     }
 
-    /// As [`Descriptor::look`], and takes no descriptor's word for what it is.
-    pub fn look_closely(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
+    /// As [`Descriptor::inspect`], and takes no descriptor's word for what it is.
+    pub fn inspect_with_fstat(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
         Self::with_mode(fd, fcntl_getfl(fd)?)
     }
 

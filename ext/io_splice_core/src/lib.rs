@@ -42,7 +42,7 @@ pub use memory::copied;
 pub use open::open;
 pub use pages::{PageSlice, Pages};
 pub use pipe::{default_capacity, pipe_size, set_pipe_size};
-pub use pool::OwnPipe;
+pub use pool::PooledPipe;
 pub use private_fd::{PrivateFd, close_after_fork};
 pub use put::{put, write_now};
 pub use ready::{Awaited, Readiness, Side, Waited, ready, wait_until_any_ready, wait_until_ready};

@@ -10,29 +10,29 @@ use crate::private_fd::PrivateFd;
 const CAPACITY: usize = 1 << 20;
 
 /// What is worth having. A user who has used up their share (`pipe-user-pages-soft`) gets two pages.
-const LEAST: usize = 64 << 10;
+const MIN_CAPACITY: usize = 64 << 10;
 
 /// How many idle pipes are kept. Empty, they hold no memory, but they count against the user's share.
-const KEPT: usize = 4;
+const MAX_IDLE: usize = 4;
 
 /// Empty pipes for the next copies.
 ///
 /// The lock is only ever tried: after a fork(2) while another thread held it, it stays locked in the
 /// child, where then nothing is kept.
-static IDLE: Mutex<Vec<OwnPipe>> = Mutex::new(Vec::new());
+static IDLE: Mutex<Vec<PooledPipe>> = Mutex::new(Vec::new());
 
 /// A pipe that only one copy knows: non-blocking, close-on-exec, as large as the system grants.
 ///
 /// It is empty when it is taken. Whoever gives it back vouches that it is empty again; otherwise it is
 /// dropped, and closed.
 #[derive(Debug)]
-pub struct OwnPipe {
+pub struct PooledPipe {
     reader: PrivateFd,
     writer: PrivateFd,
     capacity: usize,
 }
 
-impl OwnPipe {
+impl PooledPipe {
     /// Takes an idle pipe or makes one. `ENOBUFS` when there is only a small one to be had.
     ///
     /// # References
@@ -53,19 +53,19 @@ impl OwnPipe {
             .into_iter()
             .find_map(|size| fcntl_setpipe_size(&writer, size).ok())
             .map_or_else(|| fcntl_getpipe_size(&writer), Ok)?;
-        if capacity < LEAST {
+        if capacity < MIN_CAPACITY {
             return Err(Errno::NOBUFS);
         }
         Ok(Self { reader, writer, capacity })
     }
 
     /// Keeps an empty pipe for the next copy.
-    pub fn give_back(self) {
+    pub fn return_to_pool(self) {
         if !self.is_of_this_process() {
             return;
         }
         if let Ok(mut idle) = IDLE.try_lock() {
-            if idle.len() < KEPT {
+            if idle.len() < MAX_IDLE {
                 idle.push(self);
             }
         }

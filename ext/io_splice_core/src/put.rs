@@ -30,7 +30,11 @@ pub fn put(pipe: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> Attempt {
     let nonblocking = mode.contains(OFlags::NONBLOCK);
     // The capacity is asked for under the pipe's lock, which its reader may be holding; but to ask for what else it
     // could be takes twice as long.
-    let is_pipe = if nonblocking { Descriptor::of(pipe, mode)?.is_pipe() } else { pipe_size(pipe).is_ok() };
+    let is_pipe = if nonblocking {
+        Descriptor::inspect_with_mode(pipe, mode)?.is_pipe()
+    } else {
+        pipe_size(pipe).is_ok()
+    };
     if !is_pipe {
         return Err(Errno::BADF);
     }

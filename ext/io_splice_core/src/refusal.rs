@@ -37,9 +37,9 @@ pub fn refusal(
     output: BorrowedFd<'_>,
     errno: Errno,
 ) -> Option<&'static str> {
-    let to = Descriptor::look_closely(output).ok()?;
+    let to = Descriptor::inspect_with_fstat(output).ok()?;
     let from = match input {
-        Some(input) => Some(Descriptor::look_closely(input).ok()?),
+        Some(input) => Some(Descriptor::inspect_with_fstat(input).ok()?),
         None => None,
     };
     match (errno, call, from) {

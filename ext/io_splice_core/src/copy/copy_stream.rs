@@ -37,7 +37,7 @@ pub struct CopyStream<K: Kernel = Linux> {
 impl Default for CopyStream {
     /// A copy of nothing.
     fn default() -> Self {
-        Self::new(Plan::NOWHERE, Some(0), None)
+        Self::new(Plan::UNKNOWN, Some(0), None)
     }
 }
 

@@ -68,7 +68,7 @@ enum State {
 impl Default for FanOut {
     /// A copy of nothing to nowhere.
     fn default() -> Self {
-        Self::with_kernel(Linux, Plan::NOWHERE, Vec::new(), Some(0))
+        Self::with_kernel(Linux, Plan::UNKNOWN, Vec::new(), Some(0))
     }
 }
 
@@ -79,9 +79,10 @@ impl FanOut {
         outputs: &[Option<BorrowedFd<'_>>],
         len: Option<u64>,
     ) -> Result<Self> {
-        let plan = input.map_or(Ok(Plan::NOWHERE), |input| Plan::to_several(input, outputs))?;
-        let target =
-            |output: &Option<BorrowedFd<'_>>| Ok((Linux, output.map_or(Ok(Plan::NOWHERE), Plan::to)?));
+        let plan = input.map_or(Ok(Plan::UNKNOWN), |input| Plan::for_outputs(input, outputs))?;
+        let target = |output: &Option<BorrowedFd<'_>>| {
+            Ok((Linux, output.map_or(Ok(Plan::UNKNOWN), Plan::for_output)?))
+        };
         Ok(Self::with_kernel(Linux, plan, outputs.iter().map(target).collect::<Result<_>>()?, len))
     }
 }

@@ -7,7 +7,7 @@ use rustix::io::{Errno, Result};
 use super::Kernel;
 use crate::PIPE_BUF;
 use crate::memory::{copied, zeroed};
-use crate::pool::OwnPipe;
+use crate::pool::PooledPipe;
 
 /// Bytes that have left the input and not reached the output: in a pipe of the gem's own, or in memory.
 ///
@@ -16,7 +16,7 @@ use crate::pool::OwnPipe;
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
     place: Place,
-    idle: Option<OwnPipe>,
+    idle: Option<PooledPipe>,
 }
 
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ enum Place {
     #[default]
     Empty,
     /// A pipe with so many bytes in it; never 0.
-    Pipe(OwnPipe, usize),
+    Pipe(PooledPipe, usize),
     /// Memory, and the part of it that is in flight. When that is empty, the memory is for the next read.
     Buffer(Vec<u8>, Range<usize>),
 }
@@ -64,7 +64,7 @@ impl InFlight {
         if self.idle.is_none() {
             self.idle = kernel.pipe().ok();
         }
-        self.idle.as_ref().map(OwnPipe::capacity)
+        self.idle.as_ref().map(PooledPipe::capacity)
     }
 
     /// Whether there is a pipe or memory for the next bytes.
@@ -227,7 +227,7 @@ impl InFlight {
     /// Returns the idle pipe to the pool, and frees memory that holds nothing.
     pub fn release_idle(&mut self) {
         if let Some(pipe) = self.idle.take() {
-            pipe.give_back();
+            pipe.return_to_pool();
         }
         if self.is_empty() {
             self.place = Place::Empty;

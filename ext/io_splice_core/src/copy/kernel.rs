@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 use rustix::io::{ReadWriteFlags, Result, pwritev2};
 use rustix::pipe::SpliceFlags;
 
-use crate::pool::OwnPipe;
+use crate::pool::PooledPipe;
 use crate::put::has_no_nowait;
 use crate::ready::{Readiness, ready};
 
@@ -57,7 +57,7 @@ pub trait Kernel {
     fn ready(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Result<Readiness>;
 
     /// A pipe of the gem's own, empty.
-    fn pipe(&mut self) -> Result<OwnPipe>;
+    fn pipe(&mut self) -> Result<PooledPipe>;
 
     /// [lseek(2)](https://man7.org/linux/man-pages/man2/lseek.2.html), backwards from where `fd` stands
     fn seek_back(&mut self, fd: BorrowedFd<'_>, by: u64) -> Result<()>;
@@ -127,8 +127,8 @@ impl Kernel for Linux {
         ready(input, output)
     }
 
-    fn pipe(&mut self) -> Result<OwnPipe> {
-        OwnPipe::take()
+    fn pipe(&mut self) -> Result<PooledPipe> {
+        PooledPipe::take()
     }
 
     fn seek_back(&mut self, fd: BorrowedFd<'_>, by: u64) -> Result<()> {

@@ -28,7 +28,7 @@ pub use host::{Host, Timeouts, back_off};
 pub use kernel::{Kernel, Linux};
 pub use pump::{Advance, Pump};
 pub use relay::{Direction, Ends, Relay, RelayPause};
-pub use route::{Known, Plan, Route};
+pub use route::{Hints, Plan, Route};
 
 /// How much is moved before the caller is told, or another pump has its turn.
 const PORTION: u64 = 1 << 20;

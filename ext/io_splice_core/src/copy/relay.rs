@@ -91,7 +91,7 @@ enum State {
 impl Default for Relay {
     /// A relay of nothing.
     fn default() -> Self {
-        Self::new([Plan::NOWHERE; 2], Default::default(), None)
+        Self::new([Plan::UNKNOWN; 2], Default::default(), None)
     }
 }
 

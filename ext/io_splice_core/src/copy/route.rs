@@ -59,13 +59,13 @@ impl Route {
 
 /// What is known of an input beside what its descriptor says.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Known {
+pub struct Hints {
     /// It is most likely a file: to find that right takes a system call less.
     pub likely_file: bool,
     /// What was taken from it and cannot be delivered finds its way back. Then a pipe is emptied into one of the
     /// gem's own before it is written to a file: straight, it would be locked while its bytes are copied, and who
     /// writes to it would wait (measured with a processor for each: 0.9 instead of 1.6 GB/s).
-    pub takes_back: bool,
+    pub can_unread: bool,
 }
 
 /// What has to be known of two ends before a copy.
@@ -91,29 +91,33 @@ impl Plan {
         fd_out: BorrowedFd<'_>,
         len: Option<u64>,
         offset: Option<u64>,
-        known: Known,
+        hints: Hints,
     ) -> rustix::io::Result<Self> {
-        let from = if known.likely_file { Descriptor::look_at_file(fd_in) } else { Descriptor::look(fd_in) }?;
-        let to = Descriptor::look(fd_out)?;
+        let from = if hints.likely_file {
+            Descriptor::inspect_likely_file(fd_in)
+        } else {
+            Descriptor::inspect(fd_in)
+        }?;
+        let to = Descriptor::inspect(fd_out)?;
         let limit = limit(fd_in, &from, &to, offset)?;
         let (poll_first_in, poll_first_out) = (needs_poll(fd_in, &from), needs_poll(fd_out, &to));
         let terminal_out = is_terminal(fd_out, &to);
-        let routes = choose(&from, &to, poll_first_out, len, known, || is_unix_to_tcp(fd_in, fd_out));
+        let routes = choose(&from, &to, poll_first_out, len, hints, || is_unix_to_tcp(fd_in, fd_out));
         Ok(Self { routes, poll_first_in, poll_first_out, terminal_out, limit })
     }
 
     /// A plan for taking bytes from an input that go to several outputs. `EINVAL` if one of them leads back to it.
-    pub(crate) fn to_several(
+    pub(crate) fn for_outputs(
         fd_in: BorrowedFd<'_>,
         fds_out: &[Option<BorrowedFd<'_>>],
     ) -> rustix::io::Result<Self> {
-        let from = Descriptor::look_closely(fd_in)?;
-        let mut plan = Self { poll_first_in: needs_poll(fd_in, &from), ..Self::NOWHERE };
+        let from = Descriptor::inspect_with_fstat(fd_in)?;
+        let mut plan = Self { poll_first_in: needs_poll(fd_in, &from), ..Self::UNKNOWN };
         if fds_out.iter().all(Option::is_none) {
             plan.routes = &[Route::ReadWrite];
         }
         for fd_out in fds_out.iter().flatten() {
-            let to = Descriptor::look_closely(*fd_out)?;
+            let to = Descriptor::inspect_with_fstat(*fd_out)?;
             if from.is_pipe() && from.is_same_file(&to) {
                 return Err(Errno::INVAL);
             }
@@ -123,14 +127,14 @@ impl Plan {
     }
 
     /// A plan for passing on bytes that are held.
-    pub(crate) fn to(fd_out: BorrowedFd<'_>) -> rustix::io::Result<Self> {
-        let to = Descriptor::look(fd_out)?;
+    pub(crate) fn for_output(fd_out: BorrowedFd<'_>) -> rustix::io::Result<Self> {
+        let to = Descriptor::inspect(fd_out)?;
         let terminal_out = is_terminal(fd_out, &to);
-        Ok(Self { poll_first_out: needs_poll(fd_out, &to), terminal_out, ..Self::NOWHERE })
+        Ok(Self { poll_first_out: needs_poll(fd_out, &to), terminal_out, ..Self::UNKNOWN })
     }
 
     /// One of which no end is known.
-    pub(crate) const NOWHERE: Self = Self {
+    pub(crate) const UNKNOWN: Self = Self {
         routes: &[Route::ViaPipe, Route::ReadWrite],
         poll_first_in: false,
         poll_first_out: false,
@@ -167,7 +171,7 @@ fn choose(
     to: &Descriptor,
     poll_first_out: bool,
     len: Option<u64>,
-    known: Known,
+    hints: Hints,
     is_unix_to_tcp: impl FnOnce() -> bool,
 ) -> &'static [Route] {
     use Route::{CopyFileRange, PipeToPipe, ReadWrite, Sendfile, Splice, ViaPipe};
@@ -178,7 +182,7 @@ fn choose(
         (_, FileType::Fifo) => &[Splice, ReadWrite],
         _ if to.appends() => &[ReadWrite],
         (FileType::RegularFile, FileType::RegularFile) => &[CopyFileRange, Sendfile, ReadWrite],
-        (FileType::Fifo, FileType::RegularFile) if large && known.takes_back => &[ViaPipe, ReadWrite],
+        (FileType::Fifo, FileType::RegularFile) if large && hints.can_unread => &[ViaPipe, ReadWrite],
         // A blocking splice from a pipe keeps that pipe locked, so it had better be a pipe of our own.
         (FileType::Fifo, _) if poll_first_out => via_pipe_unless(small),
         (FileType::Fifo, _) => &[Splice, ReadWrite],

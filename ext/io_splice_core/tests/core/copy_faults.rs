@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::support::*;
-use io_splice_core::copy::{CopyStream, Kernel, Known, Pause, Side, Timeouts, Waited};
-use io_splice_core::{OwnPipe, PIPE_BUF, Readiness};
+use io_splice_core::copy::{CopyStream, Hints, Kernel, Pause, Side, Timeouts, Waited};
+use io_splice_core::{PIPE_BUF, PooledPipe, Readiness};
 use proptest::prelude::*;
 use rustix::io::{Errno, Result};
 
@@ -523,14 +523,14 @@ impl Kernel for Model {
         Ok(ready)
     }
 
-    fn pipe(&mut self) -> Result<OwnPipe> {
+    fn pipe(&mut self) -> Result<PooledPipe> {
         let world = &mut *self.0.borrow_mut();
         world.count_call();
         if let Some(Answer::Fails(errno)) = world.answers.pop_front() {
             world.refused.push(Call::Splice);
             return Err(errno);
         }
-        let pipe = OwnPipe::take()?;
+        let pipe = PooledPipe::take()?;
         world.own_pipes.push((pipe.reader().as_raw_fd(), pipe.writer().as_raw_fd()));
         Ok(pipe)
     }
@@ -606,11 +606,11 @@ struct Outcome {
 
 /// Runs a copy to its end, whichever that is, and accounts for every byte at every pause.
 fn check(case: &Case) -> Outcome {
-    check_knowing(case, Known { takes_back: true, ..Known::default() });
-    check_knowing(case, Known::default())
+    check_knowing(case, Hints { can_unread: true, ..Hints::default() });
+    check_knowing(case, Hints::default())
 }
 
-fn check_knowing(case: &Case, known: Known) -> Outcome {
+fn check_knowing(case: &Case, known: Hints) -> Outcome {
     let ends = Ends::new(case);
     let (input, output) = (ends.input.as_fd(), ends.output.as_fd());
     let world = Rc::new(RefCell::new(World::new(case, input.as_raw_fd(), output.as_raw_fd())));

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 
 use crate::support::*;
 use io_splice_core::Errno;
-use io_splice_core::copy::{CopyStream, Known, Linux, Pause, Side};
+use io_splice_core::copy::{CopyStream, Hints, Linux, Pause, Side};
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 
 /// What bytes go to, and what they come from.
@@ -52,8 +52,8 @@ fn every_byte_arrives_between_all_kinds() {
 
 #[test]
 fn what_is_known_of_an_input_changes_no_byte() {
-    for (likely_file, takes_back) in [(false, true), (true, false), (true, true)] {
-        let known = Known { likely_file, takes_back };
+    for (likely_file, can_unread) in [(false, true), (true, false), (true, true)] {
+        let known = Hints { likely_file, can_unread };
         for (from, to) in KINDS.into_iter().flat_map(|from| KINDS.map(|to| (from, to))) {
             for len in [None, Some(100), Some(100_000)] {
                 let input = Input::new(from, pattern(300_001));

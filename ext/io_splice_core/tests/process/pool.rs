@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use crate::support::*;
 use crate::{alone, is_open, open_descriptors};
 use io_splice_core::copy::{CopyStream, Pause};
-use io_splice_core::{Errno, OwnPipe, close_after_fork, pipe_size};
+use io_splice_core::{Errno, PooledPipe, close_after_fork, pipe_size};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{FdFlags, fcntl_getfd};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -48,7 +48,7 @@ fn passed_on(bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn a_pipe_is_nonblocking_and_close_on_exec_and_as_large_as_it_is_said() {
     let _alone = alone();
-    let pipe = OwnPipe::take().unwrap();
+    let pipe = PooledPipe::take().unwrap();
     for end in [pipe.reader(), pipe.writer()] {
         assert!(fcntl_getfl(end).unwrap().contains(OFlags::NONBLOCK));
         assert!(fcntl_getfd(end).unwrap().contains(FdFlags::CLOEXEC));
@@ -61,11 +61,11 @@ fn a_pipe_is_nonblocking_and_close_on_exec_and_as_large_as_it_is_said() {
 #[test]
 fn a_pipe_that_was_given_back_is_taken_again() {
     let _alone = alone();
-    let pipe = OwnPipe::take().unwrap();
+    let pipe = PooledPipe::take().unwrap();
     let number = pipe.reader().as_raw_fd();
-    pipe.give_back();
+    pipe.return_to_pool();
     assert!(is_open(number));
-    assert_eq!(OwnPipe::take().unwrap().reader().as_raw_fd(), number);
+    assert_eq!(PooledPipe::take().unwrap().reader().as_raw_fd(), number);
     assert!(!is_open(number), "a pipe that is dropped is closed");
 }
 
@@ -73,11 +73,11 @@ fn a_pipe_that_was_given_back_is_taken_again() {
 fn at_most_four_are_kept() {
     let _alone = alone();
     let before = open_descriptors();
-    let pipes: Vec<_> = (0..20).map(|_| OwnPipe::take().unwrap()).collect();
+    let pipes: Vec<_> = (0..20).map(|_| PooledPipe::take().unwrap()).collect();
     assert_eq!(open_descriptors().len(), before.len() + 40);
-    pipes.into_iter().for_each(OwnPipe::give_back);
+    pipes.into_iter().for_each(PooledPipe::return_to_pool);
     assert_eq!(open_descriptors().len(), before.len() + 8);
-    let pipes: Vec<_> = (0..20).map(|_| OwnPipe::take().unwrap()).collect();
+    let pipes: Vec<_> = (0..20).map(|_| PooledPipe::take().unwrap()).collect();
     drop(pipes);
     assert_eq!(open_descriptors(), before);
 }
@@ -145,9 +145,9 @@ fn a_forked_child_closes_what_the_parent_had_and_copies_on_its_own() {
     let _alone = alone();
     let before = open_descriptors();
     assert_eq!(passed_on(b"parent"), b"parent");
-    let kept = OwnPipe::take().unwrap();
-    let taken = OwnPipe::take().unwrap();
-    kept.give_back();
+    let kept = PooledPipe::take().unwrap();
+    let taken = PooledPipe::take().unwrap();
+    kept.return_to_pool();
     assert_eq!(open_descriptors().len(), before.len() + 4);
     close_after_fork();
     assert_eq!(open_descriptors(), before, "those that were kept and those in use");
@@ -156,7 +156,7 @@ fn a_forked_child_closes_what_the_parent_had_and_copies_on_its_own() {
     // The numbers are other files' now, and must be left alone.
     let others = [pipe(), pipe()];
     let after = open_descriptors();
-    taken.give_back();
+    taken.return_to_pool();
     assert_eq!(open_descriptors(), after);
     drop(others);
     assert_eq!(passed_on(b"child"), b"child");
@@ -195,7 +195,7 @@ fn without_descriptors_it_is_copied_through_memory() {
     while let Ok(filler) = rustix::io::fcntl_dupfd_cloexec(&input, 0) {
         fillers.push(filler);
     }
-    let refused = OwnPipe::take().map(drop);
+    let refused = PooledPipe::take().map(drop);
     let mut copy = copy_all(&input, &writer);
     let end = finish(&mut copy, &input, &writer);
     drop(fillers);
@@ -215,7 +215,7 @@ fn with_one_descriptor_too_few_none_is_left_behind() {
     let gaps = (0..=highest).filter(|number| !before.contains(number)).count();
     let fillers: Vec<_> =
         (1..gaps).map(|_| rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 0).unwrap()).collect();
-    let refused = OwnPipe::take().map(drop);
+    let refused = PooledPipe::take().map(drop);
     drop(fillers);
     setrlimit(Resource::Nofile, limit).unwrap();
     assert_eq!(refused, Err(Errno::MFILE));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::GUARD;
 use io_splice_core::copy::{
-    self, CopyStream, FanOut, FanOutPause, Host, Kernel, Known, Linux, Pause, Plan, Relay, RelayPause, Side,
+    self, CopyStream, FanOut, FanOutPause, Hints, Host, Kernel, Linux, Pause, Plan, Relay, RelayPause, Side,
     Waited,
 };
 use io_splice_core::{Awaited, wait_until_any_ready};
@@ -112,7 +112,7 @@ pub fn copy_all(input: impl AsFd, output: impl AsFd) -> CopyStream {
 
 /// A copy of `len` bytes, or of all, from `offset`, or from where the input stands.
 pub fn new_copy(input: impl AsFd, output: impl AsFd, len: Option<u64>, offset: Option<u64>) -> CopyStream {
-    copy_by(Linux, input, output, len, offset, Known::default())
+    copy_by(Linux, input, output, len, offset, Hints::default())
 }
 
 /// The same by that kernel, when this is known of the input.
@@ -122,15 +122,15 @@ pub fn copy_by<K: Kernel>(
     output: impl AsFd,
     len: Option<u64>,
     offset: Option<u64>,
-    known: Known,
+    hints: Hints,
 ) -> CopyStream<K> {
-    let plan = Plan::new(input.as_fd(), output.as_fd(), len, offset, known).unwrap();
+    let plan = Plan::new(input.as_fd(), output.as_fd(), len, offset, hints).unwrap();
     CopyStream::with_kernel(kernel, plan, len, offset)
 }
 
 /// A copy that is planned for everything there is, and then is to be of so many bytes.
 pub fn copy_planned_for_all(input: impl AsFd, output: impl AsFd, len: u64) -> CopyStream {
-    let plan = Plan::new(input.as_fd(), output.as_fd(), None, None, Known::default()).unwrap();
+    let plan = Plan::new(input.as_fd(), output.as_fd(), None, None, Hints::default()).unwrap();
     CopyStream::new(plan, Some(len), None)
 }
 
@@ -180,7 +180,7 @@ pub fn new_relay(
     timeouts: [copy::Timeouts; 2],
     idle_timeout: Option<Duration>,
 ) -> Relay {
-    let plan = |(input, output)| Plan::new(input, output, None, None, Known::default()).unwrap();
+    let plan = |(input, output)| Plan::new(input, output, None, None, Hints::default()).unwrap();
     Relay::new(ends.map(plan), timeouts, idle_timeout)
 }
 

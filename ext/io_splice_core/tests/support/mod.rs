@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use io_splice_core::{Attempt, OwnPipe, Step};
+use io_splice_core::{Attempt, PooledPipe, Step};
 use rustix::pipe::SpliceFlags;
 
 pub use ends::*;
@@ -69,7 +69,7 @@ pub fn moved(attempt: Attempt) -> usize {
 /// That the pipe the next copy would get has nothing in it.
 #[track_caller]
 pub fn assert_next_pipe_is_empty() {
-    let pipe = OwnPipe::take().unwrap();
+    let pipe = PooledPipe::take().unwrap();
     assert_eq!(rustix::io::ioctl_fionread(pipe.reader()), Ok(0), "a pipe with bytes in it");
-    pipe.give_back();
+    pipe.return_to_pool();
 }
