@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use io_splice_core::copy::Host;
-use io_splice_core::{Awaited, Errno, PrivateFd, Side, Waited, Watch, wait_until_any_ready};
+use io_splice_core::{Awaited, EpollSet, Errno, PrivateFd, Side, Waited, wait_until_any_ready};
 use magnus::rb_sys::AsRawValue;
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, Value};
@@ -108,7 +108,7 @@ impl Host for Outside {
 #[derive(Default)]
 pub struct Scheduler {
     /// Several descriptors, in the guise of one.
-    watch: Option<Watch>,
+    set: Option<EpollSet>,
     /// The same descriptor, to wait for. It lives on the stack, where the garbage collector finds it.
     io: Option<Value>,
 }
@@ -142,23 +142,23 @@ impl Scheduler {
         timeout: Option<f64>,
     ) -> Result<(), Error> {
         let fail = |errno| error::errno(errno, call, None);
-        if self.watch.is_none() {
-            self.watch = Some(Watch::new().map_err(fail)?);
+        if self.set.is_none() {
+            self.set = Some(EpollSet::new().map_err(fail)?);
         }
-        let Some(watch) = &mut self.watch else { return Ok(()) };
+        let Some(set) = &mut self.set else { return Ok(()) };
         // SAFETY: these were descriptors a moment ago. If one is closed by now, the kernel says so.
         let borrow = |fd| unsafe { BorrowedFd::borrow_raw(fd) };
         let awaited = host.awaited.iter().map(|&(side, fd)| Awaited { side, fd: borrow(fd), ready: false });
-        watch.set(&awaited.collect::<Vec<_>>()).map_err(fail)?;
+        set.set(&awaited.collect::<Vec<_>>()).map_err(fail)?;
         let io = match self.io {
             Some(io) => io,
             None => {
-                let number = watch.as_fd().as_raw_fd();
+                let number = set.as_fd().as_raw_fd();
                 ruby.class_io().funcall("for_fd", (number, magnus::kwargs!("autoclose" => false)))?
             }
         };
         self.io = Some(io);
         let timeout = timeout.into_value_with(ruby);
-        keep(ruby, &mut self.watch, || wait_until_ready(io.as_raw(), Direction::In, timeout)).map(drop)
+        keep(ruby, &mut self.set, || wait_until_ready(io.as_raw(), Direction::In, timeout)).map(drop)
     }
 }

@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::{io::IoSlice, ptr};
 
-use io_splice_core::{Attempt, IOV_MAX, Step, copied, give, put, takes_pages};
+use io_splice_core::{Attempt, IOV_MAX, Step, accepts_pages, copied, vmsplice_pages, write_snapshot};
 use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::value::ReprValue;
 use magnus::{Error, RArray, RString, Ruby, TryConvert, Value};
@@ -200,7 +200,7 @@ impl Payload {
                     Piece::Pages(pages) => Some(pages.from(std::mem::take(&mut skip))),
                     _ => None,
                 });
-                (give(pipe, &pages.take(IOV_MAX).collect::<Vec<_>>()), 0)
+                (vmsplice_pages(pipe, &pages.take(IOV_MAX).collect::<Vec<_>>()), 0)
             }
             _ => {
                 let mut slices = Vec::with_capacity(rest.len().min(IOV_MAX));
@@ -209,7 +209,7 @@ impl Payload {
                     let Some(bytes) = (unsafe { self.bytes(piece) })? else { break };
                     slices.push(IoSlice::new(&bytes[std::mem::take(&mut skip)..]));
                 }
-                (put(pipe, &slices), slices.iter().map(|slice| slice.len()).sum())
+                (write_snapshot(pipe, &slices), slices.iter().map(|slice| slice.len()).sum())
             }
         };
         let full = match attempt {
@@ -282,10 +282,10 @@ impl Drop for Payload {
 
 /// The pages are only taken when some of them will go in.
 fn give_gift(pipe: BorrowedFd<'_>, gift: &mut Gift, skip: usize) -> Attempt {
-    if !takes_pages(pipe)? {
+    if !accepts_pages(pipe)? {
         return Ok(Step::WouldBlock);
     }
-    give(pipe, &[gift.pages(skip)?])
+    vmsplice_pages(pipe, &[gift.pages(skip)?])
 }
 
 /// A frozen string with the bytes of this one. None while something else (a `read` that was given it as

@@ -6,7 +6,7 @@
 //! is what a blocking `splice` from or to a socket does, to the harm of everyone else who uses that
 //! pipe.
 //!
-//! - [`splice`], [`tee`], [`put`], [`give`]: the attempts.
+//! - [`splice`], [`tee`], [`write_snapshot`], [`vmsplice_pages`]: the attempts.
 //! - [`copy`]: a whole copy, made of many attempts.
 //! - [`may_block`]: what could make the kernel block all the same.
 //! - [`pipe_size`] and the like: a pipe's capacity.
@@ -19,37 +19,35 @@ pub mod copy;
 mod attempt;
 mod blocking;
 mod descriptor;
+mod epoll;
 mod flags;
-mod give;
 mod memory;
 mod open;
 mod pages;
 mod pipe;
 mod pool;
 mod private_fd;
-mod put;
 mod ready;
 mod refusal;
 mod splice;
 mod tee;
-mod watch;
+mod vmsplice;
 
 pub use attempt::{Attempt, IOV_MAX, Step};
 pub use blocking::{MayBlock, Nonblocking, both_may_block, may_block};
+pub use epoll::EpollSet;
 pub use flags::Flags;
-pub use give::{give, takes_pages};
 pub use memory::copied;
 pub use open::open;
 pub use pages::{PageSlice, Pages};
 pub use pipe::{default_capacity, pipe_size, set_pipe_size};
 pub use pool::PooledPipe;
 pub use private_fd::{PrivateFd, close_after_fork};
-pub use put::{put, write_now};
 pub use ready::{Awaited, Readiness, Side, Waited, ready, wait_until_any_ready, wait_until_ready};
 pub use refusal::{Call, refusal};
 pub use splice::splice;
 pub use tee::tee;
-pub use watch::Watch;
+pub use vmsplice::{accepts_pages, vmsplice_pages, write_now, write_snapshot};
 
 pub use rustix::io::{Errno, Result};
 pub use rustix::param::page_size;

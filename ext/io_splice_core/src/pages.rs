@@ -105,7 +105,7 @@ impl Pages {
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
     }
 
-    /// Some of the bytes, in the form in which [`give`](crate::give) takes them.
+    /// Some of the bytes, in the form in which [`vmsplice_pages`](crate::vmsplice_pages) takes them.
     pub fn slice(&self, range: Range<usize>) -> PageSlice<'_> {
         PageSlice(&self.as_bytes()[range])
     }

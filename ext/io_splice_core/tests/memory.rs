@@ -6,7 +6,7 @@ mod support;
 use std::io::IoSlice;
 use std::os::fd::AsFd;
 
-use io_splice_core::{Step, page_size, put};
+use io_splice_core::{Step, page_size, write_snapshot};
 use support::*;
 
 #[test]
@@ -15,7 +15,7 @@ fn no_memory_is_left_behind() {
     let bytes = pattern(to.capacity());
     let before = resident_pages();
     for _ in 0..1000 {
-        assert_eq!(put(to.writer.as_fd(), &[IoSlice::new(bytes)]), Ok(Step::Moved(bytes.len())));
+        assert_eq!(write_snapshot(to.writer.as_fd(), &[IoSlice::new(bytes)]), Ok(Step::Moved(bytes.len())));
         to.content();
     }
     let all = 1000 * bytes.len() / page_size();

@@ -5,8 +5,8 @@ use rustix::io::{ReadWriteFlags, Result, pwritev2};
 use rustix::pipe::SpliceFlags;
 
 use crate::pool::PooledPipe;
-use crate::put::has_no_nowait;
 use crate::ready::{Readiness, ready};
+use crate::vmsplice::has_no_nowait;
 
 /// The system calls that a copy is made of; each as its manual page has it. The tests put a kernel of
 /// their own in its place, which answers short, refuses or fails at any step.

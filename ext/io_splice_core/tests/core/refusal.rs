@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use crate::support::*;
-use io_splice_core::{Call, Errno, put, refusal, splice, tee};
+use io_splice_core::{Call, Errno, refusal, splice, tee, write_snapshot};
 use rustix::fs::OFlags;
 
 type Refused = (Errno, Option<&'static str>);
@@ -32,7 +32,7 @@ fn refused_tee(from: impl AsFd, to: impl AsFd) -> Refused {
 }
 
 fn refused_vmsplice(to: impl AsFd) -> Refused {
-    let errno = put(to.as_fd(), &[IoSlice::new(b"hello")]).unwrap_err();
+    let errno = write_snapshot(to.as_fd(), &[IoSlice::new(b"hello")]).unwrap_err();
     (errno, refusal(Call::Vmsplice, None, to.as_fd(), errno))
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::*;
 use io_splice_core::copy::{Direction, Ends, Host, Relay, RelayPause, Side, Timeouts, Waited};
-use io_splice_core::{Awaited, Errno, Watch, page_size, set_pipe_size, wait_until_ready};
+use io_splice_core::{Awaited, EpollSet, Errno, page_size, set_pipe_size, wait_until_ready};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{Shutdown, shutdown};
@@ -618,7 +618,7 @@ fn an_end_that_is_not_ready_in_time_is_named() {
 
 // The watch
 
-fn is_readable(watch: &Watch) -> bool {
+fn is_readable(watch: &EpollSet) -> bool {
     wait_until_ready(Side::Input, watch.as_fd(), Some(Duration::ZERO)) == Waited::Ready
 }
 
@@ -631,7 +631,7 @@ fn a_watch_is_readable_when_one_of_the_ends_is_ready() {
     for kind in KINDS {
         let mut party = Party::new(kind);
         let other = Party::new(kind);
-        let mut watch = Watch::new().unwrap();
+        let mut watch = EpollSet::new().unwrap();
         let input = [&party, &other].map(|party| party.input.try_clone().unwrap());
         watch.set(&[awaited(Side::Input, input[0].as_fd()), awaited(Side::Input, input[1].as_fd())]).unwrap();
         assert!(!is_readable(&watch));
@@ -649,7 +649,7 @@ fn a_watch_of_an_output_is_readable_when_it_takes_bytes() {
     for kind in KINDS {
         let mut party = Party::new(kind);
         let output = party.output().try_clone().unwrap();
-        let mut watch = Watch::new().unwrap();
+        let mut watch = EpollSet::new().unwrap();
         watch.set(&[awaited(Side::Output, output.as_fd())]).unwrap();
         assert!(is_readable(&watch));
         let filled = party.fill();
@@ -663,7 +663,7 @@ fn a_watch_of_an_output_is_readable_when_it_takes_bytes() {
 #[test]
 fn a_watch_watches_what_was_set_last_and_nothing_else() {
     let mut parties = between(Kind::Unix, Kind::Unix);
-    let mut watch = Watch::new().unwrap();
+    let mut watch = EpollSet::new().unwrap();
     assert!(!is_readable(&watch));
     parties[0].says(b"x");
     for _ in 0..2 {
@@ -683,7 +683,7 @@ fn a_watch_can_watch_one_end_for_both() {
     let mut party = Party::new(Kind::Unix);
     let near = party.input.try_clone().unwrap();
     let filled = party.fill();
-    let mut watch = Watch::new().unwrap();
+    let mut watch = EpollSet::new().unwrap();
     for order in [[Side::Input, Side::Output], [Side::Output, Side::Input]] {
         watch.set(&order.map(|side| awaited(side, near.as_fd()))).unwrap();
         assert!(!is_readable(&watch));
@@ -701,7 +701,7 @@ fn a_watch_notices_that_a_number_is_of_another_file() {
     let quiet = Party::new(Kind::Unix);
     let mut loud = Party::new(Kind::Unix);
     loud.says(b"x");
-    let mut watch = Watch::new().unwrap();
+    let mut watch = EpollSet::new().unwrap();
     let mut number = quiet.input;
     watch.set(&[awaited(Side::Input, number.as_fd())]).unwrap();
     assert!(!is_readable(&watch));
@@ -714,7 +714,7 @@ fn a_watch_notices_that_a_number_is_of_another_file() {
 
 #[test]
 fn a_watch_refuses_what_cannot_be_waited_for() {
-    let mut watch = Watch::new().unwrap();
+    let mut watch = EpollSet::new().unwrap();
     assert_eq!(watch.set(&[awaited(Side::Input, closed())]), Err(Errno::BADF));
     let file = TempFile::new(b"always ready");
     assert_eq!(watch.set(&[awaited(Side::Input, file.reader().as_fd())]), Err(Errno::PERM));

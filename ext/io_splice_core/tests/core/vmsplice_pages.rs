@@ -4,15 +4,15 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use crate::support::*;
-use io_splice_core::{Attempt, Errno, PageSlice, Pages, Step, give, page_size, splice, tee};
+use io_splice_core::{Attempt, Errno, PageSlice, Pages, Step, page_size, splice, tee, vmsplice_pages};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 /// What one call takes at most.
-const AT_ONCE: usize = 128 << 10;
+const GIVE_MAX: usize = 128 << 10;
 
 #[track_caller]
 fn give_all(pipe: impl AsFd, pieces: &[PageSlice<'_>]) -> Attempt {
-    guarded(|| give(pipe.as_fd(), pieces))
+    guarded(|| vmsplice_pages(pipe.as_fd(), pieces))
 }
 
 fn pages(bytes: &[u8]) -> Pages {
@@ -102,8 +102,8 @@ fn of_more_than_is_taken_at_once_a_prefix_goes_in() {
     let to = pipe();
     io_splice_core::set_pipe_size(to.writer.as_fd(), 1 << 20).unwrap();
     let (first, second) = (pages(pattern(100_000)), pages(pattern(100_000)));
-    assert_eq!(give_all(&to.writer, &[all(&first), all(&second)]), Ok(Step::Moved(AT_ONCE)));
-    assert_eq!(to.content(), [pattern(100_000), pattern(AT_ONCE - 100_000)].concat());
+    assert_eq!(give_all(&to.writer, &[all(&first), all(&second)]), Ok(Step::Moved(GIVE_MAX)));
+    assert_eq!(to.content(), [pattern(100_000), pattern(GIVE_MAX - 100_000)].concat());
 }
 
 #[test]

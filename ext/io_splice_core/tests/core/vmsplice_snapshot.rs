@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use crate::support::*;
-use io_splice_core::{Attempt, Errno, Step, page_size, put, splice, tee};
+use io_splice_core::{Attempt, Errno, Step, page_size, splice, tee, write_snapshot};
 use rustix::fs::OFlags;
 use rustix::pipe::{IoSliceRaw, SpliceFlags, vmsplice};
 
@@ -23,7 +23,7 @@ fn pipes() -> [(Pipe, &'static str); 4] {
 #[track_caller]
 fn put_all(pipe: impl AsFd, pieces: &[&[u8]]) -> Attempt {
     let pieces: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-    guarded(|| put(pipe.as_fd(), &pieces))
+    guarded(|| write_snapshot(pipe.as_fd(), &pieces))
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{Errno, ReadWriteFlags, pwritev2, write, writev};
 
+use super::pages::{GIVE_MAX, vmsplice_pages};
 use crate::descriptor::Descriptor;
 use crate::pages::Pages;
-use crate::{Attempt, IOV_MAX, MayBlock, Nonblocking, Step, give, may_block, pipe_size, ready};
+use crate::{Attempt, IOV_MAX, MayBlock, Nonblocking, Step, may_block, pipe_size, ready};
 
 /// Puts a snapshot of memory into a pipe, as far as it can be done at once: what the reader gets is
 /// what the pieces hold now, whatever becomes of them afterwards.
@@ -22,7 +23,7 @@ use crate::{Attempt, IOV_MAX, MayBlock, Nonblocking, Step, give, may_block, pipe
 ///
 /// [pwritev2]: https://man7.org/linux/man-pages/man2/pwritev2.2.html
 /// [vmsplice]: https://man7.org/linux/man-pages/man2/vmsplice.2.html
-pub fn put(pipe: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> Attempt {
+pub fn write_snapshot(pipe: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> Attempt {
     let first = pieces.iter().position(|piece| !piece.is_empty()).unwrap_or_default();
     let pieces = &pieces[first..pieces.len().min(first + IOV_MAX)];
     debug_assert!(!pieces[0].is_empty());
@@ -48,8 +49,8 @@ pub fn put(pipe: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> Attempt {
         Ok(bytes) => Ok(Step::Moved(bytes)),
         Err(Errno::AGAIN) => Ok(Step::WouldBlock),
         Err(errno) if has_no_nowait(errno) => {
-            let pages = Pages::snapshot(pieces, pipe_size(pipe)?.min(give::AT_ONCE))?;
-            give::give(pipe, &[pages.slice(0..pages.as_bytes().len())])
+            let pages = Pages::snapshot(pieces, pipe_size(pipe)?.min(GIVE_MAX))?;
+            vmsplice_pages(pipe, &[pages.slice(0..pages.as_bytes().len())])
         }
         Err(errno) => Err(errno),
     }
@@ -74,7 +75,7 @@ pub fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Attempt {
         return Ok(Step::WouldBlock);
     }
     if pipe_size(fd).is_ok() {
-        return put(fd, &[IoSlice::new(bytes)]);
+        return write_snapshot(fd, &[IoSlice::new(bytes)]);
     }
     let _mode = (may_block == MayBlock::Peer).then(|| Nonblocking::new(fd)).transpose()?;
     match write(fd, bytes) {

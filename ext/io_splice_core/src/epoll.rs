@@ -16,12 +16,12 @@ use crate::ready::{Awaited, Side};
 ///
 /// [epoll]: https://man7.org/linux/man-pages/man7/epoll.7.html
 #[derive(Debug)]
-pub struct Watch {
+pub struct EpollSet {
     epoll: PrivateFd,
     watched: Vec<RawFd>,
 }
 
-impl Watch {
+impl EpollSet {
     /// One that watches nothing yet.
     pub fn new() -> rustix::io::Result<Self> {
         let epoll = PrivateFd::new(epoll::create(CreateFlags::CLOEXEC)?);
@@ -56,7 +56,7 @@ impl Watch {
     }
 }
 
-impl AsFd for Watch {
+impl AsFd for EpollSet {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
     }
