@@ -9,7 +9,6 @@ mod copy;
 
 mod end;
 mod error;
-mod fan_out;
 mod gvl;
 mod io_buffer;
 mod keep;
@@ -21,6 +20,7 @@ mod payload;
 mod pipe_size;
 mod relay;
 mod ruby_io;
+mod tee_stream;
 mod transfer;
 mod vmsplice;
 mod wait;
@@ -61,7 +61,7 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     // A private constant of the Ruby layer, so that none of this is for users to call.
     let copying = splice.define_module("Copying")?;
     copying.define_singleton_method("copy_between", function!(copy::copy_between, -1))?;
-    copying.define_singleton_method("tee_between", function!(fan_out::tee_between, -1))?;
+    copying.define_singleton_method("tee_between", function!(tee_stream::tee_between, -1))?;
     copying.define_singleton_method("relay_between", function!(relay::relay_between, -1))?;
     let opened = copying.define_class("Opened", ruby.class_object())?;
     opened.undef_default_alloc_func();

@@ -9,26 +9,26 @@
 //! - Bytes count as delivered when the output has taken them, and never before.
 //! - A route changes only while nothing is in flight, or by reading what a pipe holds into memory.
 //!
-//! A pump never waits. [`CopyStream`], [`Relay`] and [`FanOut`] run one or more of them, and hand every wait to their
+//! A pump never waits. [`CopyStream`], [`Relay`] and [`TeeStream`] run one or more of them, and hand every wait to their
 //! [`Host`], which they do not know.
 
 mod copy_stream;
-mod fan_out;
 mod host;
 mod in_flight;
 mod kernel;
 mod pump;
 mod relay;
 mod route;
+mod tee_stream;
 
 pub use crate::ready::{Side, Waited};
 pub use copy_stream::{CopyStream, Pause};
-pub use fan_out::{FanOut, FanOutPause};
 pub use host::{Host, Timeouts, back_off};
 pub use kernel::{Kernel, Linux};
 pub use pump::{Advance, Pump};
 pub use relay::{Direction, Ends, Relay, RelayPause};
 pub use route::{Hints, Plan, Route};
+pub use tee_stream::{TeeStream, TeeStreamPause};
 
 /// How much is moved before the caller is told, or another pump has its turn.
 const PORTION: u64 = 1 << 20;

@@ -1,4 +1,4 @@
-//! Who runs copies, relays and fan-outs in the tests, and how they are begun and run.
+//! Who runs copies, relays and tee_streams in the tests, and how they are begun and run.
 //!
 //! All that implements the traits of the core is here.
 
@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::GUARD;
 use io_splice_core::copy::{
-    self, CopyStream, FanOut, FanOutPause, Hints, Host, Kernel, Linux, Pause, Plan, Relay, RelayPause, Side,
-    Waited,
+    self, CopyStream, Hints, Host, Kernel, Linux, Pause, Plan, Relay, RelayPause, Side, TeeStream,
+    TeeStreamPause, Waited,
 };
 use io_splice_core::{Awaited, wait_until_any_ready};
 
@@ -157,18 +157,18 @@ pub fn finish<K: Kernel>(copy: &mut CopyStream<K>, input: impl AsFd, output: imp
 
 // Fan-outs
 
-/// A fan-out of `len` bytes, or of all.
-pub fn new_fan_out(input: impl AsFd, outputs: &[Option<BorrowedFd<'_>>], len: Option<u64>) -> FanOut {
-    FanOut::new(Some(input.as_fd()), outputs, len).unwrap()
+/// A tee_stream of `len` bytes, or of all.
+pub fn new_tee_stream(input: impl AsFd, outputs: &[Option<BorrowedFd<'_>>], len: Option<u64>) -> TeeStream {
+    TeeStream::new(Some(input.as_fd()), outputs, len).unwrap()
 }
 
-/// Runs a fan-out once.
-pub fn run_fan_out(
-    copy: &mut FanOut,
+/// Runs a tee_stream once.
+pub fn run_tee_stream(
+    copy: &mut TeeStream,
     input: impl AsFd,
     outputs: &[Option<BorrowedFd<'_>>],
     host: &mut impl Host,
-) -> FanOutPause {
+) -> TeeStreamPause {
     copy.run(Some(input.as_fd()), outputs, host)
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::support::*;
 use io_splice_core::Errno;
-use io_splice_core::copy::{FanOut, FanOutPause, Side, Waited};
+use io_splice_core::copy::{Side, TeeStream, TeeStreamPause, Waited};
 
 const MIB: usize = 1 << 20;
 
@@ -59,35 +59,35 @@ fn outputs<T: Into<Option<Kind>>>(kinds: impl IntoIterator<Item = T>) -> Vec<Tar
     kinds.into_iter().map(|kind| Target::new(kind.into())).collect()
 }
 
-fn fan_out(input: impl AsFd, outputs: &[Target], len: Option<u64>) -> FanOut {
-    new_fan_out(input, &fds(outputs), len)
+fn tee_stream(input: impl AsFd, outputs: &[Target], len: Option<u64>) -> TeeStream {
+    new_tee_stream(input, &fds(outputs), len)
 }
 
 /// Runs it until it is done or has failed, and tells who wants to know of each portion.
 fn run(
-    copy: &mut FanOut,
+    copy: &mut TeeStream,
     input: impl AsFd,
     outputs: &mut [Target],
-    mut progress: impl FnMut(&FanOut),
-) -> FanOutPause {
+    mut progress: impl FnMut(&TeeStream),
+) -> TeeStreamPause {
     let mut host = Patient::new();
     loop {
-        match run_fan_out(copy, &input, &fds(outputs), &mut host) {
-            FanOutPause::HandOver(output) => {
+        match run_tee_stream(copy, &input, &fds(outputs), &mut host) {
+            TeeStreamPause::HandOver(output) => {
                 let bytes = copy.bytes_for(output).unwrap();
                 let part = bytes[..bytes.len().min(70_001)].to_vec();
                 copy.handed_over(output, part.len());
                 let Target::Object(taken) = &mut outputs[output] else { panic!("it has a descriptor") };
                 taken.extend(part);
             }
-            FanOutPause::Progress => progress(copy),
-            FanOutPause::Interrupted | FanOutPause::Wait => {}
+            TeeStreamPause::Progress => progress(copy),
+            TeeStreamPause::Interrupted | TeeStreamPause::Wait => {}
             end => return end,
         }
     }
 }
 
-fn finish(copy: &mut FanOut, input: impl AsFd, outputs: &mut [Target]) -> FanOutPause {
+fn finish(copy: &mut TeeStream, input: impl AsFd, outputs: &mut [Target]) -> TeeStreamPause {
     run(copy, input, outputs, |_| panic!("nobody asked"))
 }
 
@@ -98,7 +98,7 @@ fn assert_all(outputs: Vec<Target>, expected: &[u8], what: &str) {
     }
 }
 
-fn delivered(copy: &FanOut) -> Vec<u64> {
+fn delivered(copy: &TeeStream) -> Vec<u64> {
     copy.delivered().collect()
 }
 
@@ -108,8 +108,8 @@ fn every_byte_arrives_at_every_output() {
         for size in [0, 1, 4097, MIB - 1, MIB, MIB + 1, 3 * MIB + 5] {
             let input = Input::new(from, pattern(size));
             let mut outputs = outputs(OUTPUTS);
-            let mut copy = fan_out(&input.fd, &outputs, None);
-            assert_eq!(finish(&mut copy, &input.fd, &mut outputs), FanOutPause::Done);
+            let mut copy = tee_stream(&input.fd, &outputs, None);
+            assert_eq!(finish(&mut copy, &input.fd, &mut outputs), TeeStreamPause::Done);
             assert_eq!(delivered(&copy), [size as u64; OUTPUTS.len()]);
             assert_all(outputs, pattern(size), &format!("from {from:?}"));
             assert_same(&input.rest(), b"", "the rest");
@@ -124,8 +124,8 @@ fn every_kind_goes_with_every_other() {
             for other in OUTPUTS {
                 let input = Input::new(from, pattern(150_000));
                 let mut outputs = outputs([one, other]);
-                let mut copy = fan_out(&input.fd, &outputs, None);
-                assert_eq!(finish(&mut copy, &input.fd, &mut outputs), FanOutPause::Done);
+                let mut copy = tee_stream(&input.fd, &outputs, None);
+                assert_eq!(finish(&mut copy, &input.fd, &mut outputs), TeeStreamPause::Done);
                 assert_all(outputs, pattern(150_000), &format!("{from:?} to {one:?} and {other:?}"));
             }
         }
@@ -138,8 +138,8 @@ fn one_output_and_a_dozen() {
         for kind in OUTPUTS {
             let input = Input::new(Kind::Tcp, pattern(300_000));
             let mut outputs = outputs(vec![kind; number]);
-            let mut copy = fan_out(&input.fd, &outputs, None);
-            assert_eq!(finish(&mut copy, &input.fd, &mut outputs), FanOutPause::Done);
+            let mut copy = tee_stream(&input.fd, &outputs, None);
+            assert_eq!(finish(&mut copy, &input.fd, &mut outputs), TeeStreamPause::Done);
             assert_all(outputs, pattern(300_000), &format!("{number} times {kind:?}"));
         }
     }
@@ -152,8 +152,8 @@ fn ends_in_blocking_mode_get_every_byte_too() {
         let mut outputs = outputs(OUTPUTS);
         set_mode(&input.fd, Blocking::Yes);
         outputs.iter().filter_map(Target::fd).for_each(|fd| set_mode(fd, Blocking::Yes));
-        let mut copy = fan_out(&input.fd, &outputs, None);
-        assert_eq!(finish(&mut copy, &input.fd, &mut outputs), FanOutPause::Done);
+        let mut copy = tee_stream(&input.fd, &outputs, None);
+        assert_eq!(finish(&mut copy, &input.fd, &mut outputs), TeeStreamPause::Done);
         assert_all(outputs, pattern(MIB + 5), &format!("from {from:?}"));
     }
 }
@@ -164,8 +164,8 @@ fn a_len_leaves_the_rest_where_it_is() {
         for len in [0, 1, 65_537, MIB, 2 * MIB, 2 * MIB + 1] {
             let input = Input::new(from, pattern(2 * MIB));
             let mut outputs = outputs(OUTPUTS);
-            let mut copy = fan_out(&input.fd, &outputs, Some(len as u64));
-            assert_eq!(finish(&mut copy, &input.fd, &mut outputs), FanOutPause::Done);
+            let mut copy = tee_stream(&input.fd, &outputs, Some(len as u64));
+            assert_eq!(finish(&mut copy, &input.fd, &mut outputs), TeeStreamPause::Done);
             let copied = len.min(2 * MIB);
             assert_all(outputs, pattern(copied), &format!("{len} bytes from {from:?}"));
             assert_same(&input.rest(), &pattern(2 * MIB)[copied..], "the rest");
@@ -178,9 +178,9 @@ fn what_was_read_ahead_goes_first_and_counts() {
     for from in INPUTS {
         let input = Input::new(from, &pattern(200_000)[5000..]);
         let mut outputs = outputs(OUTPUTS);
-        let mut copy = fan_out(&input.fd, &outputs, Some(150_000));
+        let mut copy = tee_stream(&input.fd, &outputs, Some(150_000));
         copy.prepend(pattern(5000).to_vec());
-        assert_eq!(finish(&mut copy, &input.fd, &mut outputs), FanOutPause::Done);
+        assert_eq!(finish(&mut copy, &input.fd, &mut outputs), TeeStreamPause::Done);
         assert_eq!(delivered(&copy), [150_000; OUTPUTS.len()]);
         assert_all(outputs, pattern(150_000), &format!("from {from:?}"));
         assert_same(&input.rest(), &pattern(200_000)[150_000..], "the rest");
@@ -193,7 +193,7 @@ fn somebody_who_wants_to_know_is_told_when_a_portion_has_reached_every_output() 
     for from in INPUTS {
         let input = Input::new(from, pattern(size));
         let mut outputs = outputs(OUTPUTS);
-        let mut copy = fan_out(&input.fd, &outputs, None);
+        let mut copy = tee_stream(&input.fd, &outputs, None);
         copy.report();
         let mut told: Vec<u64> = Vec::new();
         let end = run(&mut copy, &input.fd, &mut outputs, |copy| {
@@ -201,7 +201,7 @@ fn somebody_who_wants_to_know_is_told_when_a_portion_has_reached_every_output() 
             assert!(counts.iter().all(|count| *count == counts[0]), "{counts:?}");
             told.push(counts[0]);
         });
-        assert_eq!(end, FanOutPause::Done);
+        assert_eq!(end, TeeStreamPause::Done);
         assert!(told.len() >= 3, "{told:?}");
         assert!(told[0] > 0, "told of a portion that nobody has: {told:?}");
         let steps: Vec<_> = told.windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -215,8 +215,8 @@ fn a_file_in_proc_is_copied_though_its_size_is_0() {
     let content = std::fs::read("/proc/filesystems").unwrap();
     let mut outputs = outputs(OUTPUTS);
     let input = File::open("/proc/filesystems").unwrap();
-    let mut copy = fan_out(&input, &outputs, None);
-    assert_eq!(finish(&mut copy, &input, &mut outputs), FanOutPause::Done);
+    let mut copy = tee_stream(&input, &outputs, None);
+    assert_eq!(finish(&mut copy, &input, &mut outputs), TeeStreamPause::Done);
     assert!(!content.is_empty());
     assert_all(outputs, &content, "from /proc");
 }
@@ -227,8 +227,8 @@ fn segments_of_one_byte_use_up_the_slots_and_lose_nothing() {
     set_mode(&one, Blocking::No);
     send_one_by_one(other, pattern(20_000));
     let mut outputs = outputs(OUTPUTS);
-    let mut copy = fan_out(&one, &outputs, None);
-    assert_eq!(finish(&mut copy, &one, &mut outputs), FanOutPause::Done);
+    let mut copy = tee_stream(&one, &outputs, None);
+    assert_eq!(finish(&mut copy, &one, &mut outputs), TeeStreamPause::Done);
     assert_all(outputs, pattern(20_000), "one by one");
 }
 
@@ -241,8 +241,8 @@ fn a_file_copied_onto_its_own_end_among_others_ends_where_the_file_ended() {
         let mut outputs = outputs([Some(Kind::Pipe), None]);
         let itself = Target::bare(file.appender());
         outputs.insert(place, itself);
-        let mut copy = fan_out(&input, &outputs, None);
-        assert_eq!(finish(&mut copy, &input, &mut outputs), FanOutPause::Done);
+        let mut copy = tee_stream(&input, &outputs, None);
+        assert_eq!(finish(&mut copy, &input, &mut outputs), TeeStreamPause::Done);
         let appended = &pattern(MIB + 5)[start as usize..];
         outputs.remove(place);
         assert_all(outputs, appended, "the others");
@@ -258,10 +258,10 @@ fn a_pipe_is_not_copied_into_itself() {
     let again = writer.try_clone().unwrap();
     for itself in [&writer, &again] {
         for fds in [[itself.as_fd(), other.as_fd()], [other.as_fd(), itself.as_fd()]] {
-            assert_eq!(FanOut::new(Some(reader.as_fd()), &fds.map(Some), None).err(), Some(Errno::INVAL));
+            assert_eq!(TeeStream::new(Some(reader.as_fd()), &fds.map(Some), None).err(), Some(Errno::INVAL));
         }
     }
-    assert!(FanOut::new(Some(reader.as_fd()), &[Some(other.as_fd()), None], None).is_ok());
+    assert!(TeeStream::new(Some(reader.as_fd()), &[Some(other.as_fd()), None], None).is_ok());
     assert_eq!(available(&reader), b"once");
 }
 
@@ -269,8 +269,8 @@ fn a_pipe_is_not_copied_into_itself() {
 fn a_directory_is_an_error_of_the_input() {
     let mut outputs = outputs(OUTPUTS);
     let input = File::open(std::env::temp_dir()).unwrap();
-    let mut copy = fan_out(&input, &outputs, None);
-    assert_eq!(finish(&mut copy, &input, &mut outputs), FanOutPause::InputFailed(Errno::ISDIR));
+    let mut copy = tee_stream(&input, &outputs, None);
+    assert_eq!(finish(&mut copy, &input, &mut outputs), TeeStreamPause::InputFailed(Errno::ISDIR));
     assert_all(outputs, b"", "nothing");
 }
 
@@ -281,14 +281,14 @@ fn the_slowest_sets_the_pace() {
         let Pipe { reader: slow_reader, writer: slow } = pipe_in(Blocking::No);
         let mut all = outputs([Kind::File, Kind::Unix]);
         all.push(Target::bare(slow));
-        let mut copy = fan_out(&input.fd, &all, None);
+        let mut copy = tee_stream(&input.fd, &all, None);
         let mut host = Impatient::default();
         let mut arrived = Vec::new();
         loop {
             let fds = fds(&all);
-            match run_fan_out(&mut copy, &input.fd, &fds, &mut host) {
-                FanOutPause::Done => break,
-                FanOutPause::Wait => {}
+            match run_tee_stream(&mut copy, &input.fd, &fds, &mut host) {
+                TeeStreamPause::Done => break,
+                TeeStreamPause::Wait => {}
                 other => panic!("{other:?}"),
             }
             let counts = delivered(&copy);
@@ -315,15 +315,15 @@ fn only_those_that_are_not_ready_are_waited_for() {
     let (input, fast) = (file.reader(), TempFile::new(b""));
     let fast = fast.writer();
     let fds = [Some(fast.as_fd()), Some(slow.as_fd()), Some(near.as_fd())];
-    let mut copy = new_fan_out(&input, &fds, Some(100_000));
+    let mut copy = new_tee_stream(&input, &fds, Some(100_000));
     let mut host = Impatient::default();
-    assert_eq!(run_fan_out(&mut copy, &input, &fds, &mut host), FanOutPause::Wait);
+    assert_eq!(run_tee_stream(&mut copy, &input, &fds, &mut host), TeeStreamPause::Wait);
     assert_eq!(host.ends, [(Side::Output, slow.as_raw_fd())]);
     assert_eq!(delivered(&copy), [100_000, 65_536, 100_000]);
 
     let Pipe { reader, writer: _writer } = pipe_in(Blocking::No);
-    let mut copy = new_fan_out(&reader, &fds, None);
-    assert_eq!(run_fan_out(&mut copy, &reader, &fds, &mut host), FanOutPause::Wait);
+    let mut copy = new_tee_stream(&reader, &fds, None);
+    assert_eq!(run_tee_stream(&mut copy, &reader, &fds, &mut host), TeeStreamPause::Wait);
     assert_eq!(host.ends, [(Side::Input, reader.as_raw_fd())]);
 }
 
@@ -336,9 +336,9 @@ fn when_one_fails_the_others_have_equal_prefixes() {
             let Pipe { reader, writer: broken } = pipe_in(Blocking::No);
             drop(reader);
             outputs.insert(place, Target::bare(broken));
-            let mut copy = fan_out(&input.fd, &outputs, None);
+            let mut copy = tee_stream(&input.fd, &outputs, None);
             let end = finish(&mut copy, &input.fd, &mut outputs);
-            assert_eq!(end, FanOutPause::OutputFailed(place, Some(Errno::PIPE)));
+            assert_eq!(end, TeeStreamPause::OutputFailed(place, Some(Errno::PIPE)));
             // And it stays so.
             assert_eq!(finish(&mut copy, &input.fd, &mut outputs), end);
             let mut counts = delivered(&copy);
@@ -364,18 +364,18 @@ fn a_slow_one_catches_up_before_the_failure_is_told() {
     for (place, fds) in [(1, [&slow, &broken]), (0, [&broken, &slow])] {
         let fds = fds.map(|fd| Some(fd.as_fd()));
         let input = file.reader();
-        let mut copy = new_fan_out(&input, &fds, None);
+        let mut copy = new_tee_stream(&input, &fds, None);
         let mut arrived = Vec::new();
         let mut waits = 0;
         let end = loop {
-            match run_fan_out(&mut copy, &input, &fds, &mut Impatient::default()) {
-                FanOutPause::Wait => arrived.extend(available(&slow_reader)),
+            match run_tee_stream(&mut copy, &input, &fds, &mut Impatient::default()) {
+                TeeStreamPause::Wait => arrived.extend(available(&slow_reader)),
                 end => break end,
             }
             waits += 1;
         };
         arrived.extend(available(&slow_reader));
-        assert_eq!(end, FanOutPause::OutputFailed(place, Some(Errno::PIPE)));
+        assert_eq!(end, TeeStreamPause::OutputFailed(place, Some(Errno::PIPE)));
         assert!(waits > 1, "{waits}");
         assert_same(&arrived, pattern(MIB), "the slow one");
         assert_eq!(delivered(&copy)[1 - place], MIB as u64);
@@ -392,9 +392,9 @@ fn of_several_that_fail_the_first_is_told() {
         let (file, into) = (TempFile::new(pattern(1000)), TempFile::new(b""));
         let (input, output) = (file.reader(), into.writer());
         let fds = [Some(output.as_fd()), Some(first), Some(second)];
-        let mut copy = new_fan_out(&input, &fds, None);
-        let end = run_fan_out(&mut copy, &input, &fds, &mut Patient::new());
-        assert_eq!(end, FanOutPause::OutputFailed(1, Some(errno)));
+        let mut copy = new_tee_stream(&input, &fds, None);
+        let end = run_tee_stream(&mut copy, &input, &fds, &mut Patient::new());
+        assert_eq!(end, TeeStreamPause::OutputFailed(1, Some(errno)));
         assert_eq!(delivered(&copy), [1000, 0, 0]);
         assert_same(&into.content(), pattern(1000), "the one that did not fail");
     }
@@ -406,15 +406,15 @@ fn an_output_without_a_descriptor_is_handed_its_bytes_and_may_fail() {
     let into = TempFile::new(b"");
     let (input, output) = (file.reader(), into.writer());
     let fds = [None, Some(output.as_fd())];
-    let mut copy = new_fan_out(&input, &fds, None);
+    let mut copy = new_tee_stream(&input, &fds, None);
     let mut host = Patient::new();
-    assert_eq!(run_fan_out(&mut copy, &input, &fds, &mut host), FanOutPause::HandOver(0));
+    assert_eq!(run_tee_stream(&mut copy, &input, &fds, &mut host), TeeStreamPause::HandOver(0));
     assert_same(copy.bytes_for(0).unwrap(), pattern(MIB), "a portion");
     copy.handed_over(0, 1000);
-    assert_eq!(run_fan_out(&mut copy, &input, &fds, &mut host), FanOutPause::HandOver(0));
+    assert_eq!(run_tee_stream(&mut copy, &input, &fds, &mut host), TeeStreamPause::HandOver(0));
     assert_same(copy.bytes_for(0).unwrap(), &pattern(MIB)[1000..], "the rest of it");
     copy.fail(0, None);
-    assert_eq!(run_fan_out(&mut copy, &input, &fds, &mut host), FanOutPause::OutputFailed(0, None));
+    assert_eq!(run_tee_stream(&mut copy, &input, &fds, &mut host), TeeStreamPause::OutputFailed(0, None));
     assert_eq!(delivered(&copy), [1000, MIB as u64]);
     assert_same(&into.content(), pattern(MIB), "the other");
 }
@@ -426,15 +426,15 @@ fn given_up_midway_it_tells_what_each_has() {
         let Pipe { reader: slow_reader, writer: slow } = pipe_in(Blocking::No);
         let mut all = outputs([Kind::File, Kind::Unix, Kind::Tcp]);
         all.push(Target::bare(slow));
-        let mut copy = fan_out(&input.fd, &all, None);
+        let mut copy = tee_stream(&input.fd, &all, None);
         let fds = fds(&all);
         let mut arrived = Vec::new();
         // It comes to stand when the slow one has 64 KiB more than was read.
         while delivered(&copy)[3] < 300_000 {
-            run_fan_out(&mut copy, &input.fd, &fds, &mut Impatient::default());
+            run_tee_stream(&mut copy, &input.fd, &fds, &mut Impatient::default());
             arrived.extend(available(&slow_reader));
         }
-        run_fan_out(&mut copy, &input.fd, &fds, &mut Impatient::default());
+        run_tee_stream(&mut copy, &input.fd, &fds, &mut Impatient::default());
         copy.abort(Some(input.fd.as_fd()), &fds);
         let counts = delivered(&copy);
         drop(copy);
@@ -455,7 +455,7 @@ fn an_interrupt_stops_it_and_it_goes_on_later() {
         let input = Input::new(from, pattern(2 * MIB + 5));
         let outputs = outputs([Kind::Pipe, Kind::Unix, Kind::Tcp]);
         let fds = fds(&outputs);
-        let mut copy = fan_out(&input.fd, &outputs, None);
+        let mut copy = tee_stream(&input.fd, &outputs, None);
         let (mut patient, calls) = (Patient::new(), Cell::new(0));
         let every = |number| {
             calls.set(calls.get() + 1);
@@ -467,9 +467,9 @@ fn an_interrupt_stops_it_and_it_goes_on_later() {
         );
         let mut interrupts = 0;
         loop {
-            match run_fan_out(&mut copy, &input.fd, &fds, &mut host) {
-                FanOutPause::Interrupted => interrupts += 1,
-                FanOutPause::Done => break,
+            match run_tee_stream(&mut copy, &input.fd, &fds, &mut host) {
+                TeeStreamPause::Interrupted => interrupts += 1,
+                TeeStreamPause::Done => break,
                 other => panic!("{other:?}"),
             }
         }
@@ -487,15 +487,18 @@ fn an_end_that_is_not_ready_in_time_is_named() {
     fill(&full);
     let fds = [Some(near.as_fd()), Some(full.as_fd())];
     let soon = Some(Duration::from_millis(10));
-    let mut copy = new_fan_out(&reader, &fds, None);
+    let mut copy = new_tee_stream(&reader, &fds, None);
     copy.set_timeouts(soon, [None, None]);
-    assert_eq!(run_fan_out(&mut copy, &reader, &fds, &mut Patient::new()), FanOutPause::TimedOut(None));
+    assert_eq!(run_tee_stream(&mut copy, &reader, &fds, &mut Patient::new()), TeeStreamPause::TimedOut(None));
 
     let file = TempFile::new(b"something");
     let input = file.reader();
-    let mut copy = new_fan_out(&input, &fds, None);
+    let mut copy = new_tee_stream(&input, &fds, None);
     copy.set_timeouts(None, [Some(GUARD), soon]);
-    assert_eq!(run_fan_out(&mut copy, &input, &fds, &mut Patient::new()), FanOutPause::TimedOut(Some(1)));
+    assert_eq!(
+        run_tee_stream(&mut copy, &input, &fds, &mut Patient::new()),
+        TeeStreamPause::TimedOut(Some(1))
+    );
     assert_eq!(delivered(&copy), [9, 0]);
 }
 
@@ -509,12 +512,12 @@ fn the_time_that_an_end_may_take_does_not_begin_anew_after_a_pause() {
     let file = TempFile::new(b"something");
     let regular = file.reader();
     for input in [&regular, &reader] {
-        let mut copy = new_fan_out(input, &fds, None);
+        let mut copy = new_tee_stream(input, &fds, None);
         copy.set_timeouts(Some(GUARD), [None, Some(GUARD)]);
         let mut left = GUARD;
         for _ in 0..3 {
             let mut host = Impatient::default();
-            assert_eq!(run_fan_out(&mut copy, input, &fds, &mut host), FanOutPause::Wait);
+            assert_eq!(run_tee_stream(&mut copy, input, &fds, &mut host), TeeStreamPause::Wait);
             let timeout = host.timeouts.last().unwrap().expect("a limit");
             std::thread::sleep(Duration::from_millis(2));
             assert!(timeout <= left, "{timeout:?} of {left:?}");

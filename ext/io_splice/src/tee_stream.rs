@@ -1,6 +1,6 @@
 use std::os::fd::BorrowedFd;
 
-use io_splice_core::copy::{FanOut, FanOutPause};
+use io_splice_core::copy::{TeeStream, TeeStreamPause};
 use io_splice_core::{Errno, copied};
 use magnus::block::Proc;
 use magnus::rb_sys::{FromRawValue, protect};
@@ -34,7 +34,7 @@ pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let outputs = args[4..].iter().map(end).collect::<Result<Vec<_>, Error>>()?;
 
     let (fd_in, fds_out) = descriptors(input.as_ref(), &outputs)?;
-    let mut copy = FanOut::new(fd_in, &fds_out, len).map_err(|errno| {
+    let mut copy = TeeStream::new(fd_in, &fds_out, len).map_err(|errno| {
         let why = (errno == Errno::INVAL).then_some("an output is the pipe that is the input");
         error::errno(errno, NAME, why)
     })?;
@@ -75,7 +75,7 @@ pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
 }
 
 struct Work {
-    copy: FanOut,
+    copy: TeeStream,
     input: Option<End>,
     outputs: Vec<Option<End>>,
     hand_over: Proc,
@@ -93,24 +93,28 @@ impl Work {
         loop {
             descriptors(self.input.as_ref(), &self.outputs)?;
             let mut host = Outside::new();
-            let mut pause = FanOutPause::Interrupted;
+            let mut pause = TeeStreamPause::Interrupted;
             outside(NAME, &ends, &mut |fds| {
                 let mut fds = fds.iter().copied();
                 let fds_out: Vec<_> = self.outputs.iter().map(|end| end.and_then(|_| fds.next())).collect();
                 pause = self.copy.run(fds.next(), &fds_out, &mut host);
             })?;
             match pause {
-                FanOutPause::Done => return self.tell(ruby),
-                FanOutPause::Progress => self.tell(ruby)?,
-                FanOutPause::HandOver(output) => self.hand_over(ruby, output)?,
-                FanOutPause::Wait => keep(ruby, &mut self.copy, || scheduler.wait(ruby, NAME, &host, &ends))?,
-                FanOutPause::Interrupted => gvl::check_interrupts()?,
-                FanOutPause::TimedOut(output) => {
+                TeeStreamPause::Done => return self.tell(ruby),
+                TeeStreamPause::Progress => self.tell(ruby)?,
+                TeeStreamPause::HandOver(output) => self.hand_over(ruby, output)?,
+                TeeStreamPause::Wait => {
+                    keep(ruby, &mut self.copy, || scheduler.wait(ruby, NAME, &host, &ends))?
+                }
+                TeeStreamPause::Interrupted => gvl::check_interrupts()?,
+                TeeStreamPause::TimedOut(output) => {
                     self.failed = output;
                     return Err(timed_out(ruby, output.map_or(Direction::In, |_| Direction::Out)));
                 }
-                FanOutPause::InputFailed(errno) => return Err(error::errno(errno, NAME, Some("the input"))),
-                FanOutPause::OutputFailed(output, errno) => {
+                TeeStreamPause::InputFailed(errno) => {
+                    return Err(error::errno(errno, NAME, Some("the input")));
+                }
+                TeeStreamPause::OutputFailed(output, errno) => {
                     self.failed = Some(output);
                     return Err(match errno {
                         Some(errno) => error::errno(errno, NAME, Some(&format!("output {output}"))),

@@ -9,14 +9,14 @@ use super::{Advance, Host, Kernel, Linux, Plan, Pump, Route, Timeouts, Waited};
 /// What outputs without a descriptor are handed at once: larger strings are slower, since each is new memory.
 const HAND_OVER_SIZE: usize = 64 << 10;
 
-/// Why [`FanOut::run`] returned. Unless it is `Done` or a failure, call `run` again to continue.
+/// Why [`TeeStream::run`] returned. Unless it is `Done` or a failure, call `run` again to continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FanOutPause {
+pub enum TeeStreamPause {
     /// All was copied, or the input has ended.
     Done,
     /// A portion has reached every output.
     Progress,
-    /// This output has to be handed its bytes: see [`FanOut::bytes_for`].
+    /// This output has to be handed its bytes: see [`TeeStream::bytes_for`].
     HandOver(usize),
     /// The host is to wait for what it was asked for.
     Wait,
@@ -36,9 +36,9 @@ pub enum FanOutPause {
 /// next portion is taken when all of them have theirs. So the slowest sets the pace, and when one fails the others
 /// can still catch up on each other.
 ///
-/// It owns no end; they are given to each [`run`](FanOut::run).
+/// It owns no end; they are given to each [`run`](TeeStream::run).
 #[derive(Debug)]
-pub struct FanOut<K: Kernel = Linux> {
+pub struct TeeStream<K: Kernel = Linux> {
     /// It only takes bytes.
     source: Pump<K>,
     source_wait: Wait,
@@ -65,14 +65,14 @@ enum State {
     Failed,
 }
 
-impl Default for FanOut {
+impl Default for TeeStream {
     /// A copy of nothing to nowhere.
     fn default() -> Self {
         Self::with_kernel(Linux, Plan::UNKNOWN, Vec::new(), Some(0))
     }
 }
 
-impl FanOut {
+impl TeeStream {
     /// A copy of `len` bytes, or to the end of the input. An output may be none: then it is handed its bytes.
     pub fn new(
         input: Option<BorrowedFd<'_>>,
@@ -87,7 +87,7 @@ impl FanOut {
     }
 }
 
-impl<K: Kernel> FanOut<K> {
+impl<K: Kernel> TeeStream<K> {
     fn with_kernel(kernel: K, plan: Plan, targets: Vec<(K, Plan)>, len: Option<u64>) -> Self {
         let target = |(kernel, plan)| {
             let mut pump = Pump::new(kernel, plan, Some(0), None);
@@ -141,10 +141,10 @@ impl<K: Kernel> FanOut<K> {
         input: Option<BorrowedFd<'_>>,
         outputs: &[Option<BorrowedFd<'_>>],
         host: &mut impl Host,
-    ) -> FanOutPause {
+    ) -> TeeStreamPause {
         // A forked child has other pipes, or none.
         if self.pumps().any(|pump| pump.in_flight.lost_its_pipe()) {
-            return FanOutPause::InputFailed(Errno::BADF);
+            return TeeStreamPause::InputFailed(Errno::BADF);
         }
         loop {
             if let Some(pause) = self.serve(outputs, host) {
@@ -161,8 +161,8 @@ impl<K: Kernel> FanOut<K> {
             }
             match self.wait(input.filter(|_| served), outputs, host) {
                 Waited::Ready => {}
-                Waited::Interrupted => return FanOutPause::Interrupted,
-                Waited::Yield => return FanOutPause::Wait,
+                Waited::Interrupted => return TeeStreamPause::Interrupted,
+                Waited::Yield => return TeeStreamPause::Wait,
                 Waited::TimedOut => {
                     if let Some(pause) = self.overdue() {
                         return pause;
@@ -177,23 +177,23 @@ impl<K: Kernel> FanOut<K> {
     }
 
     /// Lets every output go on that can.
-    fn serve(&mut self, outputs: &[Option<BorrowedFd<'_>>], host: &mut impl Host) -> Option<FanOutPause> {
+    fn serve(&mut self, outputs: &[Option<BorrowedFd<'_>>], host: &mut impl Host) -> Option<TeeStreamPause> {
         for (index, output) in outputs.iter().enumerate() {
             while self.targets[index].can_advance() {
-                let Some(output) = *output else { return Some(FanOutPause::HandOver(index)) };
+                let Some(output) = *output else { return Some(TeeStreamPause::HandOver(index)) };
                 let target = &mut self.targets[index];
                 // It takes nothing, so for the input anything will do.
                 match target.pump.advance(output, output) {
                     Advance::Progress => {
                         target.wait.progress();
                         if host.interrupted() {
-                            return Some(FanOutPause::Interrupted);
+                            return Some(TeeStreamPause::Interrupted);
                         }
                     }
                     Advance::Done => target.state = State::Served,
                     Advance::Blocked(side) => target.wait.blocked(side),
                     Advance::Stalled(side) => target.wait.stalled(side),
-                    Advance::Interrupted => return Some(FanOutPause::Interrupted),
+                    Advance::Interrupted => return Some(TeeStreamPause::Interrupted),
                     Advance::Failed(errno) => self.fail(index, Some(errno)),
                 }
             }
@@ -202,36 +202,36 @@ impl<K: Kernel> FanOut<K> {
     }
 
     /// All outputs have the same bytes.
-    fn between_portions(&mut self, host: &mut impl Host) -> Option<FanOutPause> {
+    fn between_portions(&mut self, host: &mut impl Host) -> Option<TeeStreamPause> {
         if let Some((output, errno)) = self.failed {
-            return Some(FanOutPause::OutputFailed(output, errno));
+            return Some(TeeStreamPause::OutputFailed(output, errno));
         }
         let copied = self.copied();
         if self.reported.is_some_and(|reported| reported < copied) {
             self.reported = Some(copied);
-            return Some(FanOutPause::Progress);
+            return Some(TeeStreamPause::Progress);
         }
-        host.interrupted().then_some(FanOutPause::Interrupted)
+        host.interrupted().then_some(TeeStreamPause::Interrupted)
     }
 
     /// Takes the next portion, if there is one already, and gives each output its own.
-    fn next_portion(&mut self, input: Option<BorrowedFd<'_>>) -> Option<FanOutPause> {
+    fn next_portion(&mut self, input: Option<BorrowedFd<'_>>) -> Option<TeeStreamPause> {
         if self.source.in_flight.is_empty() {
-            let Some(input) = input else { return Some(FanOutPause::Done) };
+            let Some(input) = input else { return Some(TeeStreamPause::Done) };
             if self.source_wait.side().is_some() {
                 return None;
             }
             let room = self.room();
             match self.source.fill(input, room) {
                 Advance::Progress => self.source_wait.progress(),
-                Advance::Done => return Some(FanOutPause::Done),
+                Advance::Done => return Some(TeeStreamPause::Done),
                 Advance::Blocked(side) => self.source_wait.blocked(side),
                 Advance::Stalled(side) => self.source_wait.stalled(side),
-                Advance::Interrupted => return Some(FanOutPause::Interrupted),
-                Advance::Failed(errno) => return Some(FanOutPause::InputFailed(errno)),
+                Advance::Interrupted => return Some(TeeStreamPause::Interrupted),
+                Advance::Failed(errno) => return Some(TeeStreamPause::InputFailed(errno)),
             }
         }
-        self.distribute().err().map(FanOutPause::InputFailed)
+        self.distribute().err().map(TeeStreamPause::InputFailed)
     }
 
     /// Whether anything can go on without a wait.
@@ -252,11 +252,11 @@ impl<K: Kernel> FanOut<K> {
         wait(host, source.into_iter().chain(targets), Instant::now(), None)
     }
 
-    fn overdue(&self) -> Option<FanOutPause> {
+    fn overdue(&self) -> Option<TeeStreamPause> {
         let now = Instant::now();
         let target = self.targets.iter().position(|target| target.wait.overdue(now).is_some());
         let overdue = target.is_some() || self.source_wait.overdue(now).is_some();
-        overdue.then_some(FanOutPause::TimedOut(target))
+        overdue.then_some(TeeStreamPause::TimedOut(target))
     }
 
     /// This output takes no more. The others go on until they have the same bytes.
