@@ -7,9 +7,9 @@ use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, Value};
 
 use crate::end::{Direction, End, descriptors_for_copy, keep_alive};
-use crate::keep::keep;
-use crate::outside::{Outside, Scheduler, afterwards, outside};
+use crate::park::park;
 use crate::wait::timed_out;
+use crate::without_gvl::{GvlFreeHost, Scheduler, cleanup_without_gvl, without_gvl};
 use crate::{error, gvl, number};
 
 const NAME: &str = "copy_stream";
@@ -43,7 +43,7 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     }
     let ended = ended.and_then(|()| run(ruby, &mut copy, input, output, progress));
     if ended.is_err() && copy.in_flight() > 0 {
-        give_up(input, output, |fd_in, fd_out| copy.abort(fd_in, fd_out));
+        abort_copy(input, output, |fd_in, fd_out| copy.abort(fd_in, fd_out));
     }
     keep_alive(&input);
     keep_alive(&output);
@@ -75,17 +75,17 @@ fn run(
     loop {
         let (fd_in, fd_out) = descriptors_for_copy(NAME, &input, &output)?;
         copy.set_timeouts(timeouts(input, output)?);
-        let mut host = Outside::new();
+        let mut host = GvlFreeHost::new();
         let mut pause = Pause::Interrupted;
-        outside(NAME, &[input, output], &mut |fds| pause = copy.run(fds[0], fds[1], &mut host))?;
+        without_gvl(NAME, &[input, output], &mut |fds| pause = copy.run(fds[0], fds[1], &mut host))?;
         match pause {
             Pause::Done => return tell(copy.delivered()),
             Pause::Progress => {
                 let copied = copy.delivered();
-                keep(ruby, copy, || tell(copied))?;
+                park(ruby, copy, || tell(copied))?;
             }
             Pause::Interrupted => gvl::check_interrupts()?,
-            Pause::Wait => keep(ruby, copy, || scheduler.wait(ruby, NAME, &host, &[input, output]))?,
+            Pause::Wait => park(ruby, copy, || scheduler.wait(ruby, NAME, &host, &[input, output]))?,
             Pause::TimedOut(side) => return Err(timed_out(ruby, Direction::of(side))),
             Pause::Failed(errno) => {
                 let why = refusal(Call::Splice, Some(fd_in), fd_out, errno);
@@ -102,13 +102,13 @@ pub fn timeouts(input: End, output: End) -> Result<Timeouts, Error> {
 
 /// After an error or an exception: delivers what can be delivered, and puts the input back to stand right
 /// behind it. `abort` is that of the core.
-pub fn give_up(
+pub fn abort_copy(
     input: End,
     output: End,
     mut abort: impl FnMut(Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>) -> Vec<u8>,
 ) {
     let mut bytes = Vec::new();
-    afterwards(&[input.to_seek_back(), Some(output)], &mut |fds| bytes = abort(fds[0], fds[1]));
+    cleanup_without_gvl(&[input.to_seek_back(), Some(output)], &mut |fds| bytes = abort(fds[0], fds[1]));
     if !bytes.is_empty() {
         input.unread(bytes);
     }

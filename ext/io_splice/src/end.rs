@@ -28,8 +28,8 @@ impl Direction {
 }
 
 #[derive(PartialEq, Eq)]
-enum Settled {
-    Clear,
+enum Buffers {
+    Clean,
     /// Bytes that Ruby has read already stand before those that the kernel has.
     ReadAhead,
 }
@@ -199,8 +199,8 @@ impl End {
     /// # Safety
     ///
     /// It may raise, so it must be called under `protect`.
-    unsafe fn settle(self) -> Settled {
-        let Kind::Io(io) = self.kind else { return Settled::Clear };
+    unsafe fn sync_buffers(self) -> Buffers {
+        let Kind::Io(io) = self.kind else { return Buffers::Clean };
         let read_ahead = match self.direction {
             // SAFETY: `io` is an IO, and the caller calls this under `protect`.
             Direction::In => unsafe { ruby_io::check_readable(io) },
@@ -210,7 +210,7 @@ impl End {
                 false
             }
         };
-        if read_ahead { Settled::ReadAhead } else { Settled::Clear }
+        if read_ahead { Buffers::ReadAhead } else { Buffers::Clean }
     }
 
     /// The descriptor.
@@ -256,9 +256,9 @@ pub fn descriptors<'end>(
     if let (Some(fd_in), Some(fd_out)) = (input.fd_if_clean(nonblock), output.fd_if_clean(nonblock)) {
         return Ok(Some((borrow(call, input, fd_in)?, borrow(call, output, fd_out)?)));
     }
-    match settle(call, input, output)? {
-        (Settled::Clear, fds) => Ok(Some(fds)),
-        (Settled::ReadAhead, _) => Err(error::io(
+    match sync_buffers(call, input, output)? {
+        (Buffers::Clean, fds) => Ok(Some(fds)),
+        (Buffers::ReadAhead, _) => Err(error::io(
             ruby,
             format!("{call} for buffered IO: Ruby has read bytes ahead, which must be taken out first"),
         )),
@@ -274,28 +274,28 @@ pub fn descriptors_for_copy<'end>(
     if let (Some(fd_in), Some(fd_out)) = (input.fd_if_clean(false), output.fd_if_clean(false)) {
         return Ok((borrow(call, input, fd_in)?, borrow(call, output, fd_out)?));
     }
-    settle(call, input, output).map(|(_, fds)| fds)
+    sync_buffers(call, input, output).map(|(_, fds)| fds)
 }
 
-fn settle<'end>(
+fn sync_buffers<'end>(
     call: &str,
     input: &'end End,
     output: &'end End,
-) -> Result<(Settled, (BorrowedFd<'end>, BorrowedFd<'end>)), Error> {
+) -> Result<(Buffers, (BorrowedFd<'end>, BorrowedFd<'end>)), Error> {
     // Writing a buffer out may let other threads run, so what the descriptors are comes last.
     write_out(call, input, output)?;
-    let mut settled = Settled::Clear;
+    let mut buffers = Buffers::Clean;
     let (mut fd_in, mut fd_out) = (-1, -1);
     protect(|| {
         // SAFETY: this is under `protect`.
         unsafe {
-            output.settle();
-            settled = input.settle();
+            output.sync_buffers();
+            buffers = input.sync_buffers();
             (fd_in, fd_out) = (input.fd(), output.fd());
         }
         rb_sys::Qnil as VALUE
     })?;
-    Ok((settled, (borrow(call, input, fd_in)?, borrow(call, output, fd_out)?)))
+    Ok((buffers, (borrow(call, input, fd_in)?, borrow(call, output, fd_out)?)))
 }
 
 /// Writes out what Ruby has still to write to the output. That may wait, and closing the input ends it too.
@@ -309,7 +309,7 @@ fn write_out(call: &str, input: &End, output: &End) -> Result<(), Error> {
     gvl::while_using(io.as_ptr(), descriptor_of(call, input)?.as_raw_fd(), || {
         protect(|| {
             // SAFETY: this is under `protect`.
-            unsafe { output.settle() };
+            unsafe { output.sync_buffers() };
             rb_sys::Qnil as VALUE
         })
         .map(drop)

@@ -11,11 +11,10 @@ mod end;
 mod error;
 mod gvl;
 mod io_buffer;
-mod keep;
 mod number;
-mod outside;
+mod opened;
 mod pages;
-mod path;
+mod park;
 mod payload;
 mod pipe_size;
 mod relay;
@@ -24,14 +23,15 @@ mod tee_stream;
 mod transfer;
 mod vmsplice;
 mod wait;
+mod without_gvl;
 
 use io_splice_core::{Flags, PIPE_BUF, default_capacity, page_size};
 use magnus::value::{Lazy, ReprValue, StaticSymbol};
 use magnus::{Class, Error, Module, Object, Ruby, TypedData, function, method};
 
-use crate::keep::Kept;
+use crate::opened::Opened;
 use crate::pages::Pages;
-use crate::path::Opened;
+use crate::park::Parked;
 
 /// What a `try…` call answers instead of waiting, interned once.
 static EAGAIN: Lazy<StaticSymbol> = Lazy::new(|ruby| ruby.sym_new("EAGAIN"));
@@ -68,7 +68,7 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     opened.define_singleton_method("new", function!(Opened::new, 2))?;
     opened.define_method("fileno", method!(Opened::fileno, 0))?;
     opened.define_method("close", method!(Opened::close, 0))?;
-    copying.define_class("Kept", ruby.class_object())?.undef_default_alloc_func();
+    copying.define_class("Parked", ruby.class_object())?.undef_default_alloc_func();
     copying.define_singleton_method("check_copy", function!(copy::check_copy, 2))?;
     copying.define_singleton_method("close_after_fork", function!(io_splice_core::close_after_fork, 0))?;
     let pages = splice.define_class("Pages", ruby.class_object())?;
@@ -84,7 +84,7 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
 
     // Looked up later, an interrupt could come in between, and be a panic.
     Pages::class(ruby);
-    Kept::class(ruby);
+    Parked::class(ruby);
     Opened::class(ruby);
     Lazy::force(&EAGAIN, ruby);
     Lazy::force(&error::PARTIAL_WRITE, ruby);

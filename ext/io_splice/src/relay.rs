@@ -4,11 +4,11 @@ use io_splice_core::copy::{Direction as Way, Hints, Plan, Relay, RelayPause};
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, TryConvert, Value};
 
-use crate::copy::{give_up, timeouts};
+use crate::copy::{abort_copy, timeouts};
 use crate::end::{Direction, End, descriptors_for_copy, keep_alive};
-use crate::keep::keep;
-use crate::outside::{Outside, Scheduler, outside};
+use crate::park::park;
 use crate::wait::timed_out;
+use crate::without_gvl::{GvlFreeHost, Scheduler, without_gvl};
 use crate::{error, gvl};
 
 const NAME: &str = "relay";
@@ -49,7 +49,7 @@ pub fn relay_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     if ended.is_err() {
         for (way, (input, output)) in Way::BOTH.into_iter().zip(ends) {
             if relay.in_flight(way) > 0 {
-                give_up(input, output, |fd_in, fd_out| relay.abort(way, fd_in, fd_out));
+                abort_copy(input, output, |fd_in, fd_out| relay.abort(way, fd_in, fd_out));
             }
         }
     }
@@ -90,20 +90,20 @@ fn run(
             }
         }
         let over = Way::BOTH.map(|way| relay.is_over(way));
-        let mut host = Outside::new();
+        let mut host = GvlFreeHost::new();
         let mut pause = RelayPause::Interrupted;
-        outside(NAME, &open, &mut |fds| {
+        without_gvl(NAME, &open, &mut |fds| {
             let mut pairs = fds.chunks_exact(2).map(|pair| [pair[0], pair[1]]);
             pause = relay.run(over.map(|over| if over { None } else { pairs.next() }), &mut host);
         })?;
         match pause {
             RelayPause::Done => return Ok(()),
             RelayPause::Ended(way) => {
-                keep(ruby, relay, || pass_on(way))?;
+                park(ruby, relay, || pass_on(way))?;
                 relay.passed_on(way);
             }
             RelayPause::Interrupted => gvl::check_interrupts()?,
-            RelayPause::Wait => keep(ruby, relay, || scheduler.wait(ruby, NAME, &host, &open))?,
+            RelayPause::Wait => park(ruby, relay, || scheduler.wait(ruby, NAME, &host, &open))?,
             RelayPause::Idle => return Err(error::timeout(ruby, "Timed out: no byte in either direction")),
             RelayPause::TimedOut(_, side) => return Err(timed_out(ruby, Direction::of(side))),
             RelayPause::Failed(way, errno) => {

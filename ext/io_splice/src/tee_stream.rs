@@ -8,9 +8,9 @@ use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, RArray, RString, Ruby, TryConvert, Value};
 
 use crate::end::{Direction, End, descriptor_of, descriptors_for_copy};
-use crate::keep::keep;
-use crate::outside::{Outside, Scheduler, afterwards, outside};
+use crate::park::park;
 use crate::wait::timed_out;
+use crate::without_gvl::{GvlFreeHost, Scheduler, cleanup_without_gvl, without_gvl};
 use crate::{error, gvl, number};
 
 const NAME: &str = "tee_stream";
@@ -58,7 +58,7 @@ pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let mut work = Work { copy, input, outputs, hand_over, taken, progress, failed: None };
     let ended = ended.and_then(|()| work.run(ruby));
     if ended.is_err() {
-        work.give_up();
+        work.abort_copy();
     }
     std::hint::black_box((&work.input, args));
     let delivered: Vec<u64> = work.copy.delivered().collect();
@@ -92,9 +92,9 @@ impl Work {
         let mut scheduler = Scheduler::default();
         loop {
             descriptors(self.input.as_ref(), &self.outputs)?;
-            let mut host = Outside::new();
+            let mut host = GvlFreeHost::new();
             let mut pause = TeeStreamPause::Interrupted;
-            outside(NAME, &ends, &mut |fds| {
+            without_gvl(NAME, &ends, &mut |fds| {
                 let mut fds = fds.iter().copied();
                 let fds_out: Vec<_> = self.outputs.iter().map(|end| end.and_then(|_| fds.next())).collect();
                 pause = self.copy.run(fds.next(), &fds_out, &mut host);
@@ -104,7 +104,7 @@ impl Work {
                 TeeStreamPause::Progress => self.tell(ruby)?,
                 TeeStreamPause::HandOver(output) => self.hand_over(ruby, output)?,
                 TeeStreamPause::Wait => {
-                    keep(ruby, &mut self.copy, || scheduler.wait(ruby, NAME, &host, &ends))?
+                    park(ruby, &mut self.copy, || scheduler.wait(ruby, NAME, &host, &ends))?
                 }
                 TeeStreamPause::Interrupted => gvl::check_interrupts()?,
                 TeeStreamPause::TimedOut(output) => {
@@ -131,7 +131,7 @@ impl Work {
     fn tell(&mut self, ruby: &Ruby) -> Result<(), Error> {
         let Some(progress) = self.progress else { return Ok(()) };
         let copied = self.copy.copied();
-        keep(ruby, &mut self.copy, || progress.call::<_, Value>((copied,))).map(drop)
+        park(ruby, &mut self.copy, || progress.call::<_, Value>((copied,))).map(drop)
     }
 
     fn hand_over(&mut self, ruby: &Ruby, output: usize) -> Result<(), Error> {
@@ -140,7 +140,7 @@ impl Work {
         let handed = bytes.len();
         let before: u64 = self.taken.entry(output as isize)?;
         let hand_over = self.hand_over;
-        let takes_more = keep(ruby, &mut self.copy, || hand_over.call::<_, bool>((output, bytes)));
+        let takes_more = park(ruby, &mut self.copy, || hand_over.call::<_, bool>((output, bytes)));
         // What was taken counts, also when an interrupt has come since.
         match self.taken.entry::<u64>(output as isize) {
             Ok(taken) => {
@@ -160,12 +160,12 @@ impl Work {
 
     /// After an exception: every output gets what it takes at once of what another one has, and what none has
     /// goes back.
-    fn give_up(&mut self) {
+    fn abort_copy(&mut self) {
         let ends: Vec<_> = std::iter::once(self.input.and_then(End::to_seek_back))
             .chain(self.outputs.iter().copied())
             .collect();
         let mut bytes = Vec::new();
-        afterwards(&ends, &mut |fds| bytes = self.copy.abort(fds[0], &fds[1..]));
+        cleanup_without_gvl(&ends, &mut |fds| bytes = self.copy.abort(fds[0], &fds[1..]));
         if let (Some(input), false) = (self.input, bytes.is_empty()) {
             input.unread(bytes);
         }

@@ -14,13 +14,13 @@ use crate::{error, gvl, ruby_io};
 #[derive(Default)]
 pub struct Waiter {
     /// How often in a row both ends were called ready and yet nothing moved.
-    in_vain: u32,
+    stalls: u32,
 }
 
 impl Waiter {
     /// Something moved.
     pub fn moved(&mut self) {
-        self.in_vain = 0;
+        self.stalls = 0;
     }
 
     /// Waits until the end that is not ready may be: for the input first, then for the output.
@@ -37,7 +37,7 @@ impl Waiter {
         } else if !ready.output {
             wait_for(ruby, call, output, Some(input))
         } else {
-            self.both_are_said_to_be_ready(ruby)
+            self.on_spurious_readiness(ruby)
         }
     }
 
@@ -52,7 +52,7 @@ impl Waiter {
     /// Either something has become ready just now, or the kernel says one thing and does
     /// another (a socket that is writable while the system is short of socket memory). That must not
     /// become a loop at full speed.
-    fn both_are_said_to_be_ready(&mut self, ruby: &Ruby) -> Result<(), Error> {
+    fn on_spurious_readiness(&mut self, ruby: &Ruby) -> Result<(), Error> {
         match self.stalled() {
             Some(rest) => sleep(ruby, rest),
             None => gvl::check_interrupts(),
@@ -61,8 +61,8 @@ impl Waiter {
 
     /// Nothing has moved although it could: how long to rest then, in seconds.
     fn stalled(&mut self) -> Option<f64> {
-        self.in_vain = self.in_vain.saturating_add(1);
-        back_off(self.in_vain).map(|rest| rest.as_secs_f64())
+        self.stalls = self.stalls.saturating_add(1);
+        back_off(self.stalls).map(|rest| rest.as_secs_f64())
     }
 }
 

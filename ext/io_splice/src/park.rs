@@ -6,24 +6,24 @@ use magnus::{DataTypeFunctions, Ruby, TypedData};
 
 /// What the garbage collector knows of, and drops when nobody comes back for it.
 #[derive(TypedData)]
-#[magnus(class = "IO::Splice::Copying::Kept", free_immediately)]
-pub struct Kept(Mutex<Option<Box<dyn Any + Send>>>);
+#[magnus(class = "IO::Splice::Copying::Parked", free_immediately)]
+pub struct Parked(Mutex<Option<Box<dyn Any + Send>>>);
 
-impl DataTypeFunctions for Kept {}
+impl DataTypeFunctions for Parked {}
 
 /// Runs something from which a fiber may never come back: Ruby does not unwind the stack of one that is
 /// abandoned. Meanwhile the work is where it is dropped in that case, with its descriptors.
-pub fn keep<T: Default + Send + 'static, R>(ruby: &Ruby, work: &mut T, run: impl FnOnce() -> R) -> R {
-    let mut kept = None;
+pub fn park<T: Default + Send + 'static, R>(ruby: &Ruby, work: &mut T, run: impl FnOnce() -> R) -> R {
+    let mut parked = None;
     let wrapped = protect(|| {
-        kept = Some(ruby.obj_wrap(Kept(Mutex::new(None))));
+        parked = Some(ruby.obj_wrap(Parked(Mutex::new(None))));
         rb_sys::Qnil as _
     });
-    let (Some(kept), Ok(_)) = (kept, wrapped) else { return run() };
-    let place = || kept.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let (Some(parked), Ok(_)) = (parked, wrapped) else { return run() };
+    let place = || parked.0.lock().unwrap_or_else(PoisonError::into_inner);
     *place() = Some(Box::new(std::mem::take(work)));
     let result = run();
-    if let Some(back) = place().take().and_then(|kept| kept.downcast().ok()) {
+    if let Some(back) = place().take().and_then(|parked| parked.downcast().ok()) {
         *work = *back;
     }
     result

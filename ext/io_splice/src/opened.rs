@@ -26,8 +26,8 @@ impl Opened {
         let name = unsafe { RString::try_convert(Value::from_raw(path))?.as_slice().to_vec() };
         let name = CString::new(name).map_err(|_| error::argument(ruby, "string contains null byte"))?;
         let opened = ruby.obj_wrap(Self(Mutex::new(None)));
-        let mut in_vain = false;
-        // As in `outside`: a FIFO may wait for somebody.
+        let mut collected = false;
+        // As in `without_gvl`: a FIFO may wait for somebody.
         gvl::check_interrupts()?;
         loop {
             match gvl::without(|| io_splice_core::open(&name, flags)) {
@@ -37,9 +37,9 @@ impl Opened {
                 }
                 None | Some(Err(Errno::INTR)) => gvl::check_interrupts()?,
                 // It may be that others are only waiting to be collected.
-                Some(Err(Errno::MFILE | Errno::NFILE)) if !in_vain => {
+                Some(Err(Errno::MFILE | Errno::NFILE)) if !collected => {
                     ruby.gc_start();
-                    in_vain = true;
+                    collected = true;
                 }
                 Some(Err(errno)) => return Err(error::errno(errno, "open", Some(&name.to_string_lossy()))),
             }

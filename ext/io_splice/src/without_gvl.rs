@@ -12,13 +12,13 @@ use magnus::{Error, IntoValue, Ruby, Value};
 use crate::end::{Direction, End, descriptor_of};
 use crate::error;
 use crate::gvl::{self, CurrentThread};
-use crate::keep::keep;
+use crate::park::park;
 use crate::wait::{sleep, wait_until_ready};
 
 /// Works without the GVL while Ruby knows that the ends are in use, so that closing one of them ends the work. It is
 /// handed their descriptors, in the same order. An error says that an exception is due. When an interrupt is
 /// pending, the work may not run at all.
-pub fn outside(call: &str, ends: &[End], work: &mut dyn FnMut(&[BorrowedFd<'_>])) -> Result<(), Error> {
+pub fn without_gvl(call: &str, ends: &[End], work: &mut dyn FnMut(&[BorrowedFd<'_>])) -> Result<(), Error> {
     use_ends(call, ends, &mut Vec::with_capacity(ends.len()), work)
 }
 
@@ -51,7 +51,7 @@ fn use_ends<'fd>(
 /// Works on ends after an exception, when they may be closed and nothing registers them. The work must wait for
 /// nobody; another interrupt does not keep it from being done. Nothing is raised and rescued here: a `throw` that is
 /// on its way would be forgotten.
-pub fn afterwards(ends: &[Option<End>], work: &mut dyn FnMut(&[Option<BorrowedFd<'_>>])) {
+pub fn cleanup_without_gvl(ends: &[Option<End>], work: &mut dyn FnMut(&[Option<BorrowedFd<'_>>])) {
     let open: Vec<_> = ends.iter().map(|end| end.as_ref()?.descriptor_if_open()).collect();
     let own: Vec<_> = open.iter().map(|fd| fd.map(PrivateFd::duplicate)).collect();
     // With descriptors of its own others may close theirs meanwhile. When there are none to be had, they may not.
@@ -65,7 +65,7 @@ pub fn afterwards(ends: &[Option<End>], work: &mut dyn FnMut(&[Option<BorrowedFd
 }
 
 /// The host of a copy that runs without the GVL.
-pub struct Outside {
+pub struct GvlFreeHost {
     thread: CurrentThread,
     scheduled: bool,
     /// What a scheduler has to wait for, and for how long.
@@ -73,13 +73,13 @@ pub struct Outside {
     timeout: Option<Duration>,
 }
 
-impl Outside {
+impl GvlFreeHost {
     pub fn new() -> Self {
         Self { thread: CurrentThread::new(), scheduled: gvl::scheduled(), awaited: Vec::new(), timeout: None }
     }
 }
 
-impl Host for Outside {
+impl Host for GvlFreeHost {
     fn wait(&mut self, ends: &mut [Awaited<'_>], timeout: Option<Duration>) -> Waited {
         if self.thread.interrupted() {
             return Waited::Interrupted;
@@ -116,7 +116,7 @@ pub struct Scheduler {
 impl Scheduler {
     /// Waits for what `host` was asked to wait for. `ends` are those of the copy: where it is a single IO, that is what the
     /// scheduler gets to see.
-    pub fn wait(&mut self, ruby: &Ruby, call: &str, host: &Outside, ends: &[End]) -> Result<(), Error> {
+    pub fn wait(&mut self, ruby: &Ruby, call: &str, host: &GvlFreeHost, ends: &[End]) -> Result<(), Error> {
         let timeout = host.timeout.map(|timeout| timeout.as_secs_f64());
         let awaited = |end: &&End| match host.awaited[..] {
             [(side, fd)] => {
@@ -138,7 +138,7 @@ impl Scheduler {
         &mut self,
         ruby: &Ruby,
         call: &str,
-        host: &Outside,
+        host: &GvlFreeHost,
         timeout: Option<f64>,
     ) -> Result<(), Error> {
         let fail = |errno| error::errno(errno, call, None);
@@ -159,6 +159,6 @@ impl Scheduler {
         };
         self.io = Some(io);
         let timeout = timeout.into_value_with(ruby);
-        keep(ruby, &mut self.set, || wait_until_ready(io.as_raw(), Direction::In, timeout)).map(drop)
+        park(ruby, &mut self.set, || wait_until_ready(io.as_raw(), Direction::In, timeout)).map(drop)
     }
 }
