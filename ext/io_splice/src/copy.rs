@@ -1,12 +1,12 @@
 use std::os::fd::BorrowedFd;
 
 use io_splice_core::copy::{CopyStream, Hints, Pause, Plan, Timeouts};
-use io_splice_core::{Call, Errno, refusal};
+use io_splice_core::{Call, Errno, Side, refusal};
 use magnus::block::Proc;
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, Value};
 
-use crate::end::{Direction, End, descriptors_for_copy, keep_alive};
+use crate::end::{End, descriptors_for_copy, keep_alive};
 use crate::park::park;
 use crate::wait::timed_out;
 use crate::without_gvl::{GvlFreeHost, Scheduler, cleanup_without_gvl, without_gvl};
@@ -18,8 +18,8 @@ const NAME: &str = "copy_stream";
 /// end of the input or `len` bytes; the count may be less.
 pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     error::check_arity(ruby, args.len(), 4..=4)?;
-    let input = End::new(ruby, args[0], Direction::In)?;
-    let output = End::new(ruby, args[1], Direction::Out)?;
+    let input = End::new(ruby, args[0], Side::Input)?;
+    let output = End::new(ruby, args[1], Side::Output)?;
     let (len, offset) = numbers(ruby, args[2], args[3])?;
     let progress = if ruby.block_given() { Some(ruby.block_proc()?) } else { None };
 
@@ -86,7 +86,7 @@ fn run(
             }
             Pause::Interrupted => gvl::check_interrupts()?,
             Pause::Wait => park(ruby, copy, || scheduler.wait(ruby, NAME, &host, &[input, output]))?,
-            Pause::TimedOut(side) => return Err(timed_out(ruby, Direction::of(side))),
+            Pause::TimedOut(side) => return Err(timed_out(ruby, side)),
             Pause::Failed(errno) => {
                 let why = refusal(Call::Splice, Some(fd_in), fd_out, errno);
                 return Err(error::errno(errno, NAME, why.filter(|_| errno == Errno::INVAL)));

@@ -10,23 +10,6 @@ use rb_sys::VALUE;
 use crate::ruby_io::{self, RubyIo, is_io};
 use crate::{error, gvl, number};
 
-/// Which way the bytes go at an end.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    In,
-    Out,
-}
-
-impl Direction {
-    /// The direction of the end at this side of a copy.
-    pub fn of(side: Side) -> Self {
-        match side {
-            Side::Input => Self::In,
-            Side::Output => Self::Out,
-        }
-    }
-}
-
 #[derive(PartialEq, Eq)]
 enum Buffers {
     Clean,
@@ -39,7 +22,7 @@ enum Buffers {
 #[derive(Clone, Copy)]
 pub struct End {
     kind: Kind,
-    direction: Direction,
+    side: Side,
 }
 
 #[derive(Clone, Copy)]
@@ -50,7 +33,7 @@ enum Kind {
 
 impl End {
     /// Takes an Integer, an IO, or what `to_io` makes an IO of.
-    pub fn new(ruby: &Ruby, value: Value, direction: Direction) -> Result<Self, Error> {
+    pub fn new(ruby: &Ruby, value: Value, side: Side) -> Result<Self, Error> {
         let kind = if is_integer(value) {
             Kind::Number(number::descriptor(ruby, value)?)
         } else if is_io(value) {
@@ -58,12 +41,12 @@ impl End {
         } else {
             Kind::Io(to_io(ruby, value)?)
         };
-        Ok(Self { kind, direction })
+        Ok(Self { kind, side })
     }
 
     /// Takes an IO, whatever it is open for.
     pub fn of_io(io: Value) -> Self {
-        Self { kind: Kind::Io(io.as_raw()), direction: Direction::In }
+        Self { kind: Kind::Io(io.as_raw()), side: Side::Input }
     }
 
     /// Whether it takes Ruby code (`to_io`) to make an end of that.
@@ -71,8 +54,8 @@ impl End {
         !is_integer(value) && !is_io(value)
     }
 
-    pub fn direction(self) -> Direction {
-        self.direction
+    pub fn side(self) -> Side {
+        self.side
     }
 
     /// Whether there is still something in Ruby's read buffer.
@@ -118,10 +101,10 @@ impl End {
     /// The IO, or for a number a new IO that leaves the descriptor alone: something to wait with.
     pub fn io(self, ruby: &Ruby) -> Result<VALUE, Error> {
         match self.kind {
-            Kind::Io(io) => Ok(match self.direction {
-                Direction::In => io,
+            Kind::Io(io) => Ok(match self.side {
+                Side::Input => io,
                 // SAFETY: `io` is an IO; for one that is not initialized it raises.
-                Direction::Out => protect(|| unsafe { rb_sys::rb_io_get_write_io(io) })?,
+                Side::Output => protect(|| unsafe { rb_sys::rb_io_get_write_io(io) })?,
             }),
             Kind::Number(number) => {
                 let io: Value =
@@ -149,7 +132,7 @@ impl End {
         let Kind::Io(io) = self.kind else { return None };
         // SAFETY: it is an IO, which an end keeps alive on the stack; ends are used with the GVL only.
         let own = unsafe { RubyIo::of(io) }?;
-        Some(if self.direction == Direction::Out { own.for_writing() } else { own })
+        Some(if self.side == Side::Output { own.for_writing() } else { own })
     }
 
     /// This input, if what goes back into it may go back by moving its position: before what Ruby has read ahead it
@@ -182,9 +165,9 @@ impl End {
             return Some(fd);
         }
         let io = self.ruby_io()?;
-        match self.direction {
-            Direction::In => io.input_if_clean(nonblock),
-            Direction::Out => io.output_if_clean(),
+        match self.side {
+            Side::Input => io.input_if_clean(nonblock),
+            Side::Output => io.output_if_clean(),
         }
     }
 
@@ -201,10 +184,10 @@ impl End {
     /// It may raise, so it must be called under `protect`.
     unsafe fn sync_buffers(self) -> Buffers {
         let Kind::Io(io) = self.kind else { return Buffers::Clean };
-        let read_ahead = match self.direction {
+        let read_ahead = match self.side {
             // SAFETY: `io` is an IO, and the caller calls this under `protect`.
-            Direction::In => unsafe { ruby_io::check_readable(io) },
-            Direction::Out => {
+            Side::Input => unsafe { ruby_io::check_readable(io) },
+            Side::Output => {
                 // SAFETY: the same.
                 unsafe { ruby_io::check_writable_and_flush(io) };
                 false
@@ -222,9 +205,9 @@ impl End {
         match self.kind {
             // SAFETY: `io` is an IO, and each of these checks itself that it is initialized and open.
             Kind::Io(io) => unsafe {
-                rb_sys::rb_io_descriptor(match self.direction {
-                    Direction::In => io,
-                    Direction::Out => rb_sys::rb_io_get_write_io(io),
+                rb_sys::rb_io_descriptor(match self.side {
+                    Side::Input => io,
+                    Side::Output => rb_sys::rb_io_get_write_io(io),
                 })
             },
             Kind::Number(fd) => fd,

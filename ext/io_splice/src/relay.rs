@@ -1,11 +1,12 @@
 use std::time::Duration;
 
-use io_splice_core::copy::{Direction as Way, Hints, Plan, Relay, RelayPause};
+use io_splice_core::Side;
+use io_splice_core::copy::{Direction, Hints, Plan, Relay, RelayPause};
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, TryConvert, Value};
 
 use crate::copy::{abort_copy, timeouts};
-use crate::end::{Direction, End, descriptors_for_copy, keep_alive};
+use crate::end::{End, descriptors_for_copy, keep_alive};
 use crate::park::park;
 use crate::wait::timed_out;
 use crate::without_gvl::{GvlFreeHost, Scheduler, without_gvl};
@@ -21,10 +22,7 @@ type Ends = (End, End);
 pub fn relay_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     error::check_arity(ruby, args.len(), 5..=5)?;
     let end = |index: usize, direction| End::new(ruby, args[index], direction);
-    let ends = [
-        (end(0, Direction::In)?, end(1, Direction::Out)?),
-        (end(2, Direction::In)?, end(3, Direction::Out)?),
-    ];
+    let ends = [(end(0, Side::Input)?, end(1, Side::Output)?), (end(2, Side::Input)?, end(3, Side::Output)?)];
     let pass_on = ruby.block_proc()?;
     let idle_timeout = seconds(ruby, args[4])?;
 
@@ -37,19 +35,19 @@ pub fn relay_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let timeouts = [timeouts(ends[0].0, ends[0].1)?, timeouts(ends[1].0, ends[1].1)?];
     let mut relay = Relay::new(plans, timeouts, idle_timeout);
     let mut ended = Ok(());
-    for (way, (input, _)) in Way::BOTH.into_iter().zip(ends) {
+    for (direction, (input, _)) in Direction::BOTH.into_iter().zip(ends) {
         if ended.is_ok() {
             let (bytes, taken) = input.take_read_ahead(ruby, u64::MAX);
-            relay.prepend(way, bytes);
+            relay.prepend(direction, bytes);
             ended = taken;
         }
     }
-    let pass_on = |way: Way| pass_on.call::<_, Value>((way as usize,)).map(drop);
+    let pass_on = |direction: Direction| pass_on.call::<_, Value>((direction as usize,)).map(drop);
     let ended = ended.and_then(|()| run(ruby, &mut relay, ends, pass_on));
     if ended.is_err() {
-        for (way, (input, output)) in Way::BOTH.into_iter().zip(ends) {
-            if relay.in_flight(way) > 0 {
-                abort_copy(input, output, |fd_in, fd_out| relay.abort(way, fd_in, fd_out));
+        for (direction, (input, output)) in Direction::BOTH.into_iter().zip(ends) {
+            if relay.in_flight(direction) > 0 {
+                abort_copy(input, output, |fd_in, fd_out| relay.abort(direction, fd_in, fd_out));
             }
         }
     }
@@ -78,18 +76,18 @@ fn run(
     ruby: &Ruby,
     relay: &mut Relay,
     ends: [Ends; 2],
-    pass_on: impl Fn(Way) -> Result<(), Error>,
+    pass_on: impl Fn(Direction) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut scheduler = Scheduler::default();
     loop {
         let mut open = Vec::with_capacity(4);
-        for (way, (input, output)) in Way::BOTH.into_iter().zip(ends) {
-            if !relay.is_over(way) {
+        for (direction, (input, output)) in Direction::BOTH.into_iter().zip(ends) {
+            if !relay.is_over(direction) {
                 descriptors_for_copy(NAME, &input, &output)?;
                 open.extend([input, output]);
             }
         }
-        let over = Way::BOTH.map(|way| relay.is_over(way));
+        let over = Direction::BOTH.map(|direction| relay.is_over(direction));
         let mut host = GvlFreeHost::new();
         let mut pause = RelayPause::Interrupted;
         without_gvl(NAME, &open, &mut |fds| {
@@ -98,16 +96,16 @@ fn run(
         })?;
         match pause {
             RelayPause::Done => return Ok(()),
-            RelayPause::Ended(way) => {
-                park(ruby, relay, || pass_on(way))?;
-                relay.passed_on(way);
+            RelayPause::Ended(direction) => {
+                park(ruby, relay, || pass_on(direction))?;
+                relay.passed_on(direction);
             }
             RelayPause::Interrupted => gvl::check_interrupts()?,
             RelayPause::Wait => park(ruby, relay, || scheduler.wait(ruby, NAME, &host, &open))?,
             RelayPause::Idle => return Err(error::timeout(ruby, "Timed out: no byte in either direction")),
-            RelayPause::TimedOut(_, side) => return Err(timed_out(ruby, Direction::of(side))),
-            RelayPause::Failed(way, errno) => {
-                return Err(error::errno(errno, NAME, Some(["a to b", "b to a"][way as usize])));
+            RelayPause::TimedOut(_, side) => return Err(timed_out(ruby, side)),
+            RelayPause::Failed(direction, errno) => {
+                return Err(error::errno(errno, NAME, Some(["a to b", "b to a"][direction as usize])));
             }
         }
     }

@@ -1,13 +1,13 @@
 use std::os::fd::BorrowedFd;
 
 use io_splice_core::copy::{TeeStream, TeeStreamPause};
-use io_splice_core::{Errno, copied};
+use io_splice_core::{Errno, Side, copied};
 use magnus::block::Proc;
 use magnus::rb_sys::{FromRawValue, protect};
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, RArray, RString, Ruby, TryConvert, Value};
 
-use crate::end::{Direction, End, descriptor_of, descriptors_for_copy};
+use crate::end::{End, descriptor_of, descriptors_for_copy};
 use crate::park::park;
 use crate::wait::timed_out;
 use crate::without_gvl::{GvlFreeHost, Scheduler, cleanup_without_gvl, without_gvl};
@@ -22,13 +22,13 @@ const NAME: &str = "tee_stream";
 /// in the end.
 pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let bytes = RString::from_value(args[0]);
-    let input = if bytes.is_some() { None } else { Some(End::new(ruby, args[0], Direction::In)?) };
+    let input = if bytes.is_some() { None } else { Some(End::new(ruby, args[0], Side::Input)?) };
     let len = if args[1].is_nil() { None } else { Some(number::length(ruby, "length", args[1])? as u64) };
     let hand_over = Proc::try_convert(args[2])?;
     let taken = RArray::try_convert(args[3])?;
     let progress = if ruby.block_given() { Some(ruby.block_proc()?) } else { None };
     let end = |dst: &Value| {
-        if dst.is_nil() { Ok(None) } else { End::new(ruby, *dst, Direction::Out).map(Some) }
+        if dst.is_nil() { Ok(None) } else { End::new(ruby, *dst, Side::Output).map(Some) }
     };
     // They are IOs and numbers, and stay where they are as long as they are arguments.
     let outputs = args[4..].iter().map(end).collect::<Result<Vec<_>, Error>>()?;
@@ -109,7 +109,7 @@ impl Work {
                 TeeStreamPause::Interrupted => gvl::check_interrupts()?,
                 TeeStreamPause::TimedOut(output) => {
                     self.failed = output;
-                    return Err(timed_out(ruby, output.map_or(Direction::In, |_| Direction::Out)));
+                    return Err(timed_out(ruby, output.map_or(Side::Input, |_| Side::Output)));
                 }
                 TeeStreamPause::InputFailed(errno) => {
                     return Err(error::errno(errno, NAME, Some("the input")));

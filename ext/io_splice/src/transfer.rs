@@ -1,12 +1,12 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use io_splice_core::{
-    Attempt, Call, Errno, Flags, MayBlock, Nonblocking, PrivateFd, Step, both_may_block, pipe_size, ready,
-    refusal,
+    Attempt, Call, Errno, Flags, MayBlock, Nonblocking, PrivateFd, Side, Step, both_may_block, pipe_size,
+    ready, refusal,
 };
 use magnus::{Error, IntoValue, Ruby, Value};
 
-use crate::end::{Direction, End, descriptors, keep_alive};
+use crate::end::{End, descriptors, keep_alive};
 use crate::wait::Waiter;
 use crate::{EAGAIN, error, gvl, number};
 
@@ -45,8 +45,8 @@ fn splice_in(manner: Manner, ruby: &Ruby, args: &[Value]) -> Result<Value, Error
     let off_out = number::offset(ruby, "off_out", args[3])?;
     let transfer = Transfer {
         call: Call::Splice,
-        input: End::new(ruby, args[0], Direction::In)?,
-        output: End::new(ruby, args[2], Direction::Out)?,
+        input: End::new(ruby, args[0], Side::Input)?,
+        output: End::new(ruby, args[2], Side::Output)?,
         len: number::length(ruby, "length", args[4])?,
         flags: number::flags(ruby, Call::Splice.name(), args.get(5).copied())?,
         manner,
@@ -65,8 +65,8 @@ fn tee_in(manner: Manner, ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     error::check_arity(ruby, args.len(), 3..=4)?;
     let transfer = Transfer {
         call: Call::Tee,
-        input: End::new(ruby, args[0], Direction::In)?,
-        output: End::new(ruby, args[1], Direction::Out)?,
+        input: End::new(ruby, args[0], Side::Input)?,
+        output: End::new(ruby, args[1], Side::Output)?,
         len: number::length(ruby, "length", args[2])?,
         flags: number::flags(ruby, Call::Tee.name(), args.get(3).copied())?,
         manner,

@@ -1,7 +1,7 @@
-use io_splice_core::{Call, Errno, Flags, Step, refusal};
+use io_splice_core::{Call, Errno, Flags, Side, Step, refusal};
 use magnus::{Error, IntoValue, Ruby, Value};
 
-use crate::end::{Direction, End, descriptor, keep_alive};
+use crate::end::{End, descriptor, keep_alive};
 use crate::payload::Payload;
 use crate::wait::Waiter;
 use crate::{error, gvl, number};
@@ -16,7 +16,7 @@ pub fn vmsplice(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     if End::takes_ruby_code(args[0]) {
         payload.snapshot(ruby)?;
     }
-    let end = End::new(ruby, args[0], Direction::Out)?;
+    let end = End::new(ruby, args[0], Side::Output)?;
     let result = write_all(ruby, end, &mut payload, flags);
     keep_alive(&end);
     match result {

@@ -1,13 +1,13 @@
 use std::os::fd::AsRawFd;
 
 use io_splice_core::copy::back_off;
-use io_splice_core::ready;
+use io_splice_core::{Side, ready};
 use magnus::rb_sys::{AsRawValue, protect};
 use magnus::value::ReprValue;
 use magnus::{Error, Ruby, Value};
 use rb_sys::VALUE;
 
-use crate::end::{Direction, End, descriptor_of, descriptors_for_copy};
+use crate::end::{End, descriptor_of, descriptors_for_copy};
 use crate::{error, gvl, ruby_io};
 
 /// Waits after attempts that would have blocked.
@@ -72,12 +72,12 @@ pub fn sleep(ruby: &Ruby, seconds: f64) -> Result<(), Error> {
 }
 
 /// What `IO#timeout` means for a wait that took too long.
-pub fn timed_out(ruby: &Ruby, direction: Direction) -> Error {
+pub fn timed_out(ruby: &Ruby, side: Side) -> Error {
     error::timeout(
         ruby,
-        match direction {
-            Direction::In => "Timed out waiting for IO to become readable!",
-            Direction::Out => "Timed out waiting for IO to become writable!",
+        match side {
+            Side::Input => "Timed out waiting for IO to become readable!",
+            Side::Output => "Timed out waiting for IO to become writable!",
         },
     )
 }
@@ -87,9 +87,9 @@ pub fn wait_for(ruby: &Ruby, call: &str, end: End, other: Option<End>) -> Result
     let io = end.io(ruby)?;
     // Ruby looks it up by itself where a thread waits, but not for a scheduler.
     let timeout = ruby_io::timeout(io)?;
-    let wait = || match wait_until_ready(io, end.direction(), timeout)? {
+    let wait = || match wait_until_ready(io, end.side(), timeout)? {
         true => Ok(()),
-        false => Err(timed_out(ruby, end.direction())),
+        false => Err(timed_out(ruby, end.side())),
     };
     // Ruby watches for the close of the one IO that it waits for. A fiber cannot hold a region, so
     // there a scheduler learns of the close of the other one when it comes back.
@@ -102,10 +102,10 @@ pub fn wait_for(ruby: &Ruby, call: &str, end: End, other: Option<End>) -> Result
 }
 
 /// `rb_io_wait`: whether the IO has become ready in time.
-pub fn wait_until_ready(io: VALUE, direction: Direction, timeout: Value) -> Result<bool, Error> {
-    let events = match direction {
-        Direction::In => rb_sys::RB_WAITFD_IN,
-        Direction::Out => rb_sys::RB_WAITFD_OUT,
+pub fn wait_until_ready(io: VALUE, side: Side, timeout: Value) -> Result<bool, Error> {
+    let events = match side {
+        Side::Input => rb_sys::RB_WAITFD_IN,
+        Side::Output => rb_sys::RB_WAITFD_OUT,
     };
     // SAFETY: `io` is an IO and the events are a Fixnum. What it raises is the error.
     let answer =

@@ -9,7 +9,7 @@ use magnus::rb_sys::AsRawValue;
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, Value};
 
-use crate::end::{Direction, End, descriptor_of};
+use crate::end::{End, descriptor_of};
 use crate::error;
 use crate::gvl::{self, CurrentThread};
 use crate::park::park;
@@ -120,15 +120,12 @@ impl Scheduler {
         let timeout = host.timeout.map(|timeout| timeout.as_secs_f64());
         let awaited = |end: &&End| match host.awaited[..] {
             [(side, fd)] => {
-                end.direction() == Direction::of(side)
-                    && end.descriptor_if_open().map(|fd| fd.as_raw_fd()) == Some(fd)
+                end.side() == side && end.descriptor_if_open().map(|fd| fd.as_raw_fd()) == Some(fd)
             }
             _ => false,
         };
         match ends.iter().find(awaited) {
-            Some(end) => {
-                wait_until_ready(end.io(ruby)?, end.direction(), timeout.into_value_with(ruby)).map(drop)
-            }
+            Some(end) => wait_until_ready(end.io(ruby)?, end.side(), timeout.into_value_with(ruby)).map(drop),
             None if host.awaited.is_empty() => sleep(ruby, timeout.unwrap_or_default()),
             None => self.wait_for_any(ruby, call, host, timeout),
         }
@@ -159,6 +156,6 @@ impl Scheduler {
         };
         self.io = Some(io);
         let timeout = timeout.into_value_with(ruby);
-        park(ruby, &mut self.set, || wait_until_ready(io.as_raw(), Direction::In, timeout)).map(drop)
+        park(ruby, &mut self.set, || wait_until_ready(io.as_raw(), Side::Input, timeout)).map(drop)
     }
 }
