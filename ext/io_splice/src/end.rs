@@ -135,8 +135,7 @@ impl End {
         Some(if self.side == Side::Output { own.for_writing() } else { own })
     }
 
-    /// This input, if what goes back into it may go back by moving its position: before what Ruby has read ahead it
-    /// has to be put into the buffer.
+    /// This input, unless Ruby has read ahead: then returned bytes must go into the buffer, before those.
     pub fn to_seek_back(self) -> Option<Self> {
         (!self.has_read_ahead()).then_some(self)
     }
@@ -322,7 +321,7 @@ pub fn descriptor_of<'end>(call: &str, end: &'end End) -> Result<BorrowedFd<'end
 
 fn borrow<'end>(call: &str, _end: &'end End, fd: RawFd) -> Result<BorrowedFd<'end>, Error> {
     if fd < 0 {
-        return Err(error::errno(Errno::BADF, call, Some(&format!("{fd} is no file descriptor"))));
+        return Err(error::errno(Errno::BADF, call, Some(&format!("{fd} is not a file descriptor"))));
     }
     // SAFETY: a number that is not negative, of an end that is borrowed as long. That it is open the kernel checks; for how
     // long it stays open, see `descriptors`.

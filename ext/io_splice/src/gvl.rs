@@ -51,7 +51,7 @@ pub fn without<R>(work: impl FnOnce() -> R) -> Option<R> {
     job.finish()
 }
 
-/// As [`without`], and what Ruby has for this thread comes before or after it, as with all that Ruby calls blocking. An
+/// As [`without`], but pending interrupts are raised before or after `work`, as in any blocking call of Ruby. An
 /// error says that an exception is due; whether `work` ran before, only `work` knows.
 pub fn without_or_raise<R>(work: impl FnOnce() -> R) -> Result<(), Error> {
     let mut job = Job::new(work);
@@ -85,8 +85,8 @@ pub fn scheduled() -> bool {
     unsafe { rb_sys::rb_fiber_scheduler_current() != rb_sys::Qnil as rb_sys::VALUE }
 }
 
-/// Lets pending signals, `Thread#raise`, `Thread#kill` and other threads have their turn. What is held off until this
-/// thread blocks comes as well.
+/// Lets pending signals, `Thread#raise`, `Thread#kill` and other threads have their turn. Also delivers interrupts
+/// deferred with `:on_blocking`.
 pub fn check_interrupts() -> Result<(), Error> {
     // SAFETY: it may raise, which `protect` turns into the error.
     protect(|| unsafe {
@@ -109,6 +109,7 @@ pub fn while_using(
         // SAFETY: Ruby calls this on the thread, and from within the region, that let go of the GVL.
         unsafe { rb_sys::rb_thread_call_with_gvl(Some(Job::<F, R>::run), job) }
     }
+    // The type of a closure has no name: it is taken from the job.
     fn region_of<F: FnOnce() -> R, R>(_: &Job<F, R>) -> Region {
         with_gvl::<F, R>
     }

@@ -132,7 +132,7 @@ impl Pages {
         };
         let end = offset.checked_add(len).filter(|&end| end <= pages.len()).ok_or_else(|| {
             let (offset, bytes) = (args[0], pages.len());
-            error::argument(ruby, format!("{len} bytes from {offset} on are more than there are of {bytes}"))
+            error::argument(ruby, format!("slice out of range: {len} bytes at {offset}, size {bytes}"))
         })?;
         let start = pages.range.start;
         let slice = Self { range: start + offset..start + end, ..Self::clone(&pages) };

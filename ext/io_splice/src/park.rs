@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use magnus::rb_sys::protect;
 use magnus::{DataTypeFunctions, Ruby, TypedData};
 
-/// What the garbage collector knows of, and drops when nobody comes back for it.
+/// Owned by the garbage collector while its fiber may be abandoned.
 #[derive(TypedData)]
 #[magnus(class = "IO::Splice::Copying::Parked", free_immediately)]
 pub struct Parked(Mutex<Option<Box<dyn Any + Send>>>);

@@ -53,8 +53,8 @@ impl Piece {
     }
 }
 
-/// Up to so many bytes a string is really copied. That holds against everything, while memory that is shared is still
-/// written to by a `read` that was under way when the string was duplicated, and in Ruby 3.1 by `IO::Buffer.for`.
+/// Strings up to this size are copied. Longer ones share memory, which a `read` that was under way when the string was
+/// duplicated may still write to, and in Ruby 3.1 `IO::Buffer.for`.
 const COPY_BELOW: usize = 64 << 10;
 
 impl Objects {
@@ -139,8 +139,8 @@ impl Payload {
         Ok(())
     }
 
-    /// Sees to it that the bytes stay what they are, whatever becomes of the strings and buffers. To be called
-    /// before other threads or Ruby code run.
+    /// Keeps the bytes as they are now, whatever becomes of the strings and buffers. Call it before other threads or
+    /// Ruby code run.
     pub fn snapshot(&mut self, ruby: &Ruby) -> Result<(), Error> {
         if self.is_snapshot {
             return Ok(());
@@ -222,7 +222,7 @@ impl Payload {
         Ok((attempt, full))
     }
 
-    /// So many bytes more are in the pipe.
+    /// Records that `bytes` more are in the pipe.
     fn advance(&mut self, bytes: usize) -> Result<(), Error> {
         self.written += bytes;
         self.skip += bytes;
@@ -306,7 +306,7 @@ fn frozen_copy(string: Value) -> Result<Option<RString>, Error> {
     Ok(RString::from_value(unsafe { Value::from_raw(frozen) }))
 }
 
-/// Whether Ruby says that a string is locked. While it does, an interrupt may come in its place.
+/// Whether Ruby says that a string is locked, in the words of Ruby 3.1 to 4.0. While it does, an interrupt may come in its place.
 fn is_lock(error: &Error) -> Result<bool, Error> {
     let Some(exception) = error.value() else { return Ok(false) };
     let class = Ruby::get_with(exception).exception_runtime_error();

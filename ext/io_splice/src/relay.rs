@@ -67,7 +67,7 @@ fn seconds(ruby: &Ruby, value: Value) -> Result<Option<Duration>, Error> {
     let Some(seconds) = Option::<f64>::try_convert(value)? else { return Ok(None) };
     if seconds.is_nan() || seconds < 0.0 {
         let value = error::text(value)?;
-        return Err(error::argument(ruby, format!("idle_timeout: {value} is not a time to wait")));
+        return Err(error::argument(ruby, format!("invalid idle_timeout: {value}")));
     }
     Ok(Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)))
 }

@@ -120,7 +120,7 @@ impl Work {
                         Some(errno) => error::errno(errno, NAME, Some(&format!("output {output}"))),
                         // What it raised was kept.
                         None => self.hand_over.call::<_, Value>((output, ())).err().unwrap_or_else(|| {
-                            error::io(ruby, format!("{NAME}: output {output} takes no more"))
+                            error::io(ruby, format!("{NAME}: output {output} stopped accepting data"))
                         }),
                     });
                 }

@@ -8,8 +8,8 @@ use rustix::io::Errno;
 use crate::PrivateFd;
 use crate::ready::{Awaited, Side};
 
-/// Several ends in one descriptor, which is readable when one of them is ready: for those who can wait for a
-/// single descriptor only.
+/// Several ends in one descriptor, which is readable when one of them is ready: for callers that can wait on one
+/// descriptor only.
 ///
 /// # References
 ///  - [epoll]

@@ -1,10 +1,9 @@
 //! What `io_splice` knows of Linux, and nothing of Ruby.
 //!
 //! Every transfer here is one *attempt*: it moves what can be moved at once and never waits
-//! for a peer. Who wants to wait asks [`ready`] which end is not ready, waits in whatever way
-//! suits it, and tries again. So no caller ever sits in the kernel with a pipe's lock held, which
-//! is what a blocking `splice` from or to a socket does, to the harm of everyone else who uses that
-//! pipe.
+//! for a peer. A caller that wants to wait asks [`ready`] which end is not ready, waits however it likes, and
+//! tries again. A blocking `splice` to a socket sleeps with the pipe's lock held and stalls every other user of that
+//! pipe. Nothing here does.
 //!
 //! - [`splice`], [`tee`], [`write_snapshot`], [`vmsplice_pages`]: the attempts.
 //! - [`copy`]: a whole copy, made of many attempts.

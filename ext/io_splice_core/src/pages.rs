@@ -14,9 +14,8 @@ use rustix::thread::{disable_transparent_huge_pages, transparent_huge_pages_are_
 /// Pages of memory of their own: filled once, never written again, and when dropped given back to the kernel, not
 /// reused.
 ///
-/// Nothing tells when the reader of a pipe is done with the pages that `vmsplice` put into it. But to what
-/// nobody writes nothing can happen, and to pages that are not mapped any more nobody can write: the pipe
-/// keeps them alive as they are, and so does a child that was forked with them.
+/// The kernel never says when a reader is done with spliced pages. So they are written once and unmapped, never reused; the
+/// pipe, and any forked child, keeps them as they are.
 ///
 /// # References
 ///  - [mmap]

@@ -6,10 +6,10 @@ use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with}
 
 use crate::private_fd::PrivateFd;
 
-/// What is asked for: the most that an unprivileged user gets by default. Capacity is speed.
+/// The requested capacity: the most that an unprivileged user gets by default. Capacity is speed.
 const CAPACITY: usize = 1 << 20;
 
-/// What is worth having. A user who has used up their share (`pipe-user-pages-soft`) gets two pages.
+/// The smallest capacity worth using. A user who has used up their share (`pipe-user-pages-soft`) gets two pages.
 const MIN_CAPACITY: usize = 64 << 10;
 
 /// How many idle pipes are kept. Empty, they hold no memory, but they count against the user's share.

@@ -92,7 +92,7 @@ pub struct Awaited<'fd> {
 pub fn wait_until_any_ready(ends: &mut [Awaited<'_>], timeout: Option<Duration>) -> Waited {
     let events = |side| if side == Side::Input { PollFlags::IN } else { PollFlags::OUT };
     let mut fds: Vec<_> = ends.iter().map(|end| PollFd::from_borrowed_fd(end.fd, events(end.side))).collect();
-    // A timeout that is too long to say is none.
+    // A timeout too long to represent means no timeout.
     let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
     match poll(&mut fds, timeout.as_ref()) {
         Ok(0) => return Waited::TimedOut,

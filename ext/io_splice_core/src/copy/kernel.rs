@@ -48,7 +48,7 @@ pub trait Kernel {
     /// [write(2)](https://man7.org/linux/man-pages/man2/write.2.html)
     fn write(&mut self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize>;
 
-    /// The like without waiting, where the kernel knows how: somebody else may have taken the room that there was.
+    /// The same without blocking, where the kernel supports it: the room may be gone by now.
     fn write_now(&mut self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
         self.write(fd, bytes)
     }

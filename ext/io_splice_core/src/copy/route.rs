@@ -8,7 +8,7 @@ use rustix::net::sockopt::socket_domain;
 use crate::blocking::{MayBlock, may_block_of};
 use crate::descriptor::Descriptor;
 
-/// A way for bytes from one end to the other.
+/// How bytes get from one end to the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// From file to file inside the file system, which may share the blocks instead of copying.
@@ -27,7 +27,7 @@ pub enum Route {
 }
 
 impl Route {
-    /// Whether an error says that this way is closed, though another may be open.
+    /// Whether an error closes this route, though another may be open.
     ///
     /// - `EINVAL`: no support for one of these files (some of /proc and /dev, FUSE, terminals); an
     ///   output in append mode; for copy_file_range also ranges of one file that overlap.
@@ -36,7 +36,7 @@ impl Route {
     /// - `EOPNOTSUPP`, `ETXTBSY`, `EOVERFLOW`: copy_file_range and sendfile, on some files.
     /// - `ENOSYS`, `EPERM`, `EACCES`: seccomp in a container.
     ///
-    /// Where such an error is meant, the next way says it again; reading and writing comes last.
+    /// Where such an error is meant, the next route reports it again; reading and writing comes last.
     pub(crate) fn refused(self, errno: Errno) -> bool {
         let closed = [
             Errno::INVAL,
@@ -57,12 +57,12 @@ impl Route {
     }
 }
 
-/// What is known of an input beside what its descriptor says.
+/// Facts that a descriptor does not reveal.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hints {
-    /// It is most likely a file: to find that right takes a system call less.
+    /// Probably a regular file: guessing right saves a system call.
     pub likely_file: bool,
-    /// What was taken from it and cannot be delivered finds its way back. Then a pipe is emptied into one of the
+    /// Bytes that were taken from it and cannot be delivered can be put back. Then a pipe is emptied into one of the
     /// gem's own before it is written to a file: straight, it would be locked while its bytes are copied, and who
     /// writes to it would wait (measured with a processor for each: 0.9 instead of 1.6 GB/s).
     pub can_unread: bool,
@@ -71,9 +71,9 @@ pub struct Hints {
 /// What has to be known of two ends before a copy.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// The ways to try, in this order.
+    /// The routes to try, in this order.
     pub(crate) routes: &'static [Route],
-    /// An end that may block all the same is asked first whether it is ready.
+    /// Poll this end first: it may block in spite of `SPLICE_F_NONBLOCK`.
     pub(crate) poll_first_in: bool,
     pub(crate) poll_first_out: bool,
     /// A terminal in blocking mode may have room for a single byte when it says that it is ready, and waits for more.
@@ -133,7 +133,7 @@ impl Plan {
         Ok(Self { poll_first_out: needs_poll(fd_out, &to), terminal_out, ..Self::UNKNOWN })
     }
 
-    /// One of which no end is known.
+    /// A plan for ends that are not known.
     pub(crate) const UNKNOWN: Self = Self {
         routes: &[Route::ViaPipe, Route::ReadWrite],
         poll_first_in: false,

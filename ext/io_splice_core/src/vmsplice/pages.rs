@@ -51,7 +51,7 @@ pub fn accepts_pages(pipe: BorrowedFd<'_>) -> rustix::io::Result<bool> {
     Ok(ready(pipe, pipe)?.output)
 }
 
-/// For vmsplice the read end of a pipe would mean: take bytes out, into this memory.
+/// On a read end vmsplice would write *into* this memory.
 fn check_write_end(pipe: BorrowedFd<'_>) -> rustix::io::Result<()> {
     match fcntl_getfl(pipe)? & OFlags::ACCMODE {
         OFlags::RDONLY => Err(Errno::BADF),
