@@ -57,9 +57,9 @@ class TestCopyObjects < Minitest::Test
   def test_what_is_neither_source_nor_target_is_named
     [nil, [], Object.new, BasicObject.new].each do |other|
       error = assert_raises(TypeError) { IO::Splice.copy_stream(other, StringIO.new) }
-      assert_match(/\A(nil|an? \w+) is no source/, error.message)
+      assert_match(/\A(nil|an? \w+) cannot be a source/, error.message)
       error = assert_raises(TypeError) { IO::Splice.copy_stream(StringIO.new("a"), other) }
-      assert_match(/\A(nil|an? \w+) is no target/, error.message)
+      assert_match(/\A(nil|an? \w+) cannot be a target/, error.message)
       assert_raises(TypeError) { IO::Splice.tee_stream(other, StringIO.new, StringIO.new) }
     end
   end

@@ -401,5 +401,6 @@ class IO
 end
 
 require_relative "splice/copying"
+require_relative "splice/copy_stream"
 require_relative "splice/relay"
 require_relative "splice/tee_stream"

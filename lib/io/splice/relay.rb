@@ -104,7 +104,7 @@ class IO
 
         # A FIFO that is open for both cannot be closed for one.
         both_ways = io.fcntl(Fcntl::F_GETFL) & Fcntl::O_ACCMODE == Fcntl::O_RDWR
-        undisturbed do
+        without_interrupts do
           io.autoclose = true if output.is_a?(Integer)
           both_ways ? io.close : io.close_write
         end

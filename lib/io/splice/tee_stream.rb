@@ -65,11 +65,11 @@ class IO
           Thread.handle_interrupt(Object => :on_blocking) { bytes = read_from(src, name, most, buffer) }
           bytes && write(bytes)
         rescue Exception # rubocop:disable Lint/RescueException -- whatever it is, no byte may be lost
-          Copying.undisturbed { give_back(src, bytes.byteslice((@hand_over.taken.max - before)..)) if bytes }
+          Copying.without_interrupts { unread(src, bytes.byteslice((@hand_over.taken.max - before)..)) if bytes }
           raise
         end
 
-        def give_back(src, rest)
+        def unread(src, rest)
           src.pos -= rest.bytesize
         rescue StandardError
           begin
@@ -131,7 +131,7 @@ class IO
 
         # The class that a target has its `write` from, by name: not all of them are loaded.
         def write_of(dst)
-          Copying.asked(dst, :method, :write).owner.name
+          Copying.kernel_call(dst, :method, :write).owner.name
         rescue NameError
           nil
         end
@@ -140,7 +140,7 @@ class IO
           case written
           when Integer then return [written, most].min unless written.negative?
           end
-          raise TypeError, "write returned #{Copying.kind(written)} that is no number of bytes"
+          raise TypeError, "write returned #{Copying.kind(written)}, expected a byte count"
         end
       end
 
@@ -157,7 +157,7 @@ class IO
         hand_over = HandOver.new(dsts)
         return tee_object(src, dsts, len, src_offset, hand_over, &progress) unless descriptor?(src)
 
-        opened(src, File::RDONLY) do |input|
+        with_fd(src, File::RDONLY) do |input|
           next tee_object(io_of(input), dsts, len, src_offset, hand_over, &progress) if src_offset
 
           open_all(dsts) { |outputs| hand_over.tee_between(input, len, outputs, &progress) }
@@ -174,14 +174,14 @@ class IO
         dst = dsts[outputs.size]
         return open_all(dsts, *outputs, nil, &) unless descriptor?(dst)
 
-        opened(dst, File::WRONLY | File::CREAT | File::TRUNC) { |io| open_all(dsts, *outputs, io, &) }
+        with_fd(dst, File::WRONLY | File::CREAT | File::TRUNC) { |io| open_all(dsts, *outputs, io, &) }
       end
 
       def tee_object(src, dsts, len, src_offset, hand_over, &progress)
         open_all(dsts) do |outputs|
           broadcast = Broadcast.new(outputs, hand_over, progress)
           # Ruby knows how to read at an offset, and what to say where there is none.
-          copied = src_offset ? rubys_own.call(src, broadcast, len, src_offset) : broadcast.copy_from(src, len)
+          copied = src_offset ? original_copy_stream.call(src, broadcast, len, src_offset) : broadcast.copy_from(src, len)
           progress&.call(copied)
           copied
         rescue Exception => e # rubocop:disable Lint/RescueException -- it goes on, and tells how far this came

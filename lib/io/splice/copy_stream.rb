@@ -1,0 +1,90 @@
+# frozen_string_literal: true
+
+class IO
+  module Splice
+    # Copies from one end to the other, in the fastest way that the two allow: `copy_file_range`, `sendfile`,
+    # `splice` straight or through a pipe of its own, or by reading and writing. When the kernel refuses a way,
+    # the copy goes on by the next, from exactly where it stands.
+    #
+    # What Ruby has read ahead from `src` goes first, and what it has still to write to `dst` is written
+    # before. Afterwards both stand right behind the bytes that were copied, also after an error or an
+    # exception. What cannot be delivered then goes back into `src`: by its position, or into Ruby's read
+    # buffer. It waits as every call here does: see {Splice}.
+    #
+    # @example A file to a socket
+    #   here, there = UNIXSocket.pair
+    #   IO::Splice.copy_stream("/proc/self/status", here)
+    #   there.readpartial(5) # => "Name:"
+    # @example A part of a file into another, with progress
+    #   IO::Splice.copy_stream("/proc/self/exe", "copy", 1000, 24) { |bytes| puts bytes } # => 1000
+    #
+    # @param src [IO, Integer, String, #to_path, #readpartial, #read, #to_io] where the bytes come from. A path is
+    #   opened, and closed. An object with `readpartial` or `read` is used through that; one that has nothing
+    #   but `to_io` is used through it.
+    # @param dst [IO, Integer, String, #to_path, #write, #to_io] where they go. A file at a path is made, or emptied.
+    # @param len [Integer, nil] how many bytes; nil: to the end
+    # @param src_offset [Integer, nil] the byte of the file to begin with, whose position then stays; nil: from
+    #   where `src` stands
+    # @yieldparam bytes_so_far [Integer] now and then, and at the end
+    # @return [Integer] the bytes copied
+    # @raise [EOFError] if the input ends before `len`, after what there was has been delivered
+    # @raise [IOError] if an IO is closed, meanwhile too, or not open for that direction
+    # @raise [IO::TimeoutError] after `IO#timeout` (Ruby 3.2)
+    # @raise [Errno::EPIPE, Errno::ECONNRESET, Errno::ENOSPC, Errno::ENOENT] and others, as the kernel says
+    # @raise [Errno::ESPIPE] if `src_offset` is given for a pipe or a socket
+    # @raise [Errno::EBADF] if an Integer is no descriptor, or not one for that direction
+    # @raise [ArgumentError] if `len` or `src_offset` is negative, or an object has an offset
+    # @raise [RangeError] if `src_offset` is larger than any file, or a descriptor than any descriptor
+    # @raise [TypeError] if an argument is of the wrong kind
+    # @see https://man7.org/linux/man-pages/man2/copy_file_range.2.html copy_file_range(2)
+    # @see https://man7.org/linux/man-pages/man2/sendfile.2.html sendfile(2)
+    # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
+    def self.copy_stream(src, dst, len = nil, src_offset = nil, &)
+      copied = Copying.copy(src, dst, len, src_offset, &)
+      raise EOFError, "end of file reached after #{copied} of #{len} bytes" if len && copied < len
+
+      copied
+    end
+
+    # Moves exactly `len` bytes; one end is a pipe.
+    #
+    # @example
+    #   r, w = IO.pipe
+    #   File.open("/proc/self/exe") { |file| IO::Splice.full(file, w, 1000) } # => 1000
+    #
+    # @param src [IO, Integer, #to_io] where the bytes come from
+    # @param dst [IO, Integer, #to_io] where they go
+    # @param len [Integer] how many bytes
+    # @param src_offset [Integer, nil] the byte of the file to begin with; nil: from where it stands
+    # @return [Integer] `len`
+    # @raise [EOFError] if the input ends first, after what there was has been moved
+    # @raise [SystemCallError, IOError, ArgumentError, RangeError, TypeError] as {splice}
+    # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
+    def self.full(src, dst, len, src_offset = nil)
+      moved = splice(src, src_offset, dst, nil, len, WAITALL)
+      raise EOFError, "end of file reached after #{moved} of #{len} bytes" if moved < len
+
+      moved
+    end
+
+    # Moves up to `len` bytes in one go; one end is a pipe. Waits until there is something to move.
+    #
+    # @example
+    #   r, w = IO.pipe
+    #   _, out = IO.pipe
+    #   w << "some"
+    #   IO::Splice.partial(r, out, 100) # => 4
+    #   w.close
+    #   IO::Splice.partial(r, out, 100) # => nil
+    #
+    # @param (see .full)
+    # @return [Integer, nil] the bytes moved; nil at the end of the input
+    # @raise [SystemCallError, IOError, ArgumentError, RangeError, TypeError] as {splice}
+    # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
+    def self.partial(src, dst, len, src_offset = nil)
+      splice(src, src_offset, dst, nil, len)
+    rescue EOFError
+      nil
+    end
+  end
+end
