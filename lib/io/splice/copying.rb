@@ -62,7 +62,8 @@ class IO
       def check_source(src)
         return if descriptor?(src) || can?(src, :readpartial) || can?(src, :read)
 
-        raise TypeError, "#{kind(src)} cannot be a source: it has no descriptor, no path and no method readpartial or read"
+        raise TypeError,
+              "#{kind(src)} cannot be a source: it has no descriptor, no path and no method readpartial or read"
       end
 
       def check_target(dst)
@@ -104,7 +105,7 @@ class IO
       end
 
       # Ruby's own copy_stream, also when core_ext has put this gem in its place.
-      def original_copy_stream
+      def original_copy
         own = IO.method(:copy_stream)
         own = own.super_method while own.owner.name == "IO::Splice::CoreExt"
         own

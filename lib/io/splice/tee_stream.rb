@@ -181,7 +181,7 @@ class IO
         open_all(dsts) do |outputs|
           broadcast = Broadcast.new(outputs, hand_over, progress)
           # Ruby knows how to read at an offset, and what to say where there is none.
-          copied = src_offset ? original_copy_stream.call(src, broadcast, len, src_offset) : broadcast.copy_from(src, len)
+          copied = src_offset ? original_copy.call(src, broadcast, len, src_offset) : broadcast.copy_from(src, len)
           progress&.call(copied)
           copied
         rescue Exception => e # rubocop:disable Lint/RescueException -- it goes on, and tells how far this came
