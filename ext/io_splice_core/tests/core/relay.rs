@@ -341,7 +341,7 @@ fn a_direction_that_never_has_to_wait_does_not_keep_the_other_from_its_turn() {
         parties[endless].input = File::open("/dev/zero").unwrap().into();
         parties[1 - endless].output = Some(File::options().write(true).open("/dev/null").unwrap().into());
         let mut relay = relay(&parties, None);
-        let mut chances = 10_000;
+        let mut chances = 10_000_u32;
         // Ends it when the other side has heard something, or after so many chances.
         let mut host = MadeUp::new(
             |_, _| panic!("there is nothing to wait for"),
