@@ -42,7 +42,7 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
         ended = taken;
     }
     let ended = ended.and_then(|()| run(ruby, &mut copy, input, output, progress));
-    if ended.is_err() && copy.in_flight() > 0 {
+    if ended.is_err() && copy.needs_abort() {
         abort_copy(input, output, |fd_in, fd_out| copy.abort(fd_in, fd_out));
     }
     keep_alive(&input);

@@ -46,7 +46,7 @@ pub fn relay_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let ended = ended.and_then(|()| run(ruby, &mut relay, ends, pass_on));
     if ended.is_err() {
         for (direction, (input, output)) in Direction::BOTH.into_iter().zip(ends) {
-            if relay.in_flight(direction) > 0 {
+            if relay.needs_abort(direction) {
                 abort_copy(input, output, |fd_in, fd_out| relay.abort(direction, fd_in, fd_out));
             }
         }

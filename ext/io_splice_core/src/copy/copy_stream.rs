@@ -86,6 +86,11 @@ impl<K: Kernel> CopyStream<K> {
         self.pump.in_flight.len()
     }
 
+    /// Whether an end before the copy is done has to be an [`abort`](CopyStream::abort).
+    pub fn needs_abort(&self) -> bool {
+        self.pump.needs_abort()
+    }
+
     /// The kernel's stand-in, for a test to look at.
     #[doc(hidden)]
     pub fn kernel(&mut self) -> &mut K {

@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 use rustix::io::{Errno, Result};
 
 use super::Kernel;
+use super::position::write_reserved;
 use crate::PIPE_BUF;
 use crate::memory::{copied, zeroed};
 use crate::pool::PooledPipe;
@@ -36,6 +37,8 @@ pub(crate) enum Write {
     MayBlock,
     /// Without blocking, where the kernel knows how.
     Now,
+    /// To a regular file, whose position others may use.
+    File,
 }
 
 impl InFlight {
@@ -83,7 +86,7 @@ impl InFlight {
         debug_assert!(self.is_empty());
         self.ensure_pipe(kernel)?;
         let pipe = self.idle.take()?;
-        let spliced = kernel.splice(input, offset, pipe.writer(), len.min(pipe.capacity()));
+        let spliced = kernel.splice(input, offset, pipe.writer(), None, len.min(pipe.capacity()));
         match spliced {
             Ok(bytes) if bytes > 0 => self.place = Place::Pipe(pipe, bytes),
             _ => self.idle = Some(pipe),
@@ -121,11 +124,16 @@ impl InFlight {
     ) -> Result<usize> {
         let drained = match &self.place {
             Place::Empty => 0,
-            Place::Pipe(pipe, bytes) => kernel.splice(pipe.reader(), None, output, len.min(*bytes))?,
+            Place::Pipe(pipe, bytes) if write == Write::File => {
+                write_reserved(kernel, output, len.min(*bytes), |kernel, offset| {
+                    kernel.splice(pipe.reader(), None, output, offset, len.min(*bytes))
+                })?
+            }
+            Place::Pipe(pipe, bytes) => kernel.splice(pipe.reader(), None, output, None, len.min(*bytes))?,
             Place::Buffer(buffer, bytes) => {
                 let bytes = &buffer[bytes.start..bytes.end.min(bytes.start + len)];
                 match write {
-                    Write::MayBlock => kernel.write(output, bytes)?,
+                    Write::MayBlock | Write::File => kernel.write(output, bytes)?,
                     Write::Now => kernel.write_now(output, bytes)?,
                 }
             }

@@ -1,9 +1,12 @@
 use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
 
-use rustix::io::{ReadWriteFlags, Result, pwritev2};
+use rustix::fs::SeekFrom;
+use rustix::io::{Errno, ReadWriteFlags, Result, pwritev2};
+use rustix::net::RecvFlags;
 use rustix::pipe::SpliceFlags;
 
+use crate::descriptor::Descriptor;
 use crate::pool::PooledPipe;
 use crate::ready::{Readiness, ready};
 use crate::vmsplice::has_no_nowait;
@@ -17,6 +20,7 @@ pub trait Kernel {
         fd_in: BorrowedFd<'_>,
         off_in: Option<&mut u64>,
         fd_out: BorrowedFd<'_>,
+        off_out: Option<&mut u64>,
         len: usize,
     ) -> Result<usize>;
 
@@ -38,6 +42,7 @@ pub trait Kernel {
         fd_in: BorrowedFd<'_>,
         off_in: Option<&mut u64>,
         fd_out: BorrowedFd<'_>,
+        off_out: Option<&mut u64>,
         len: usize,
     ) -> Result<usize>;
 
@@ -59,8 +64,21 @@ pub trait Kernel {
     /// A pipe of the gem's own, empty.
     fn pipe(&mut self) -> Result<PooledPipe>;
 
-    /// [lseek(2)](https://man7.org/linux/man-pages/man2/lseek.2.html), backwards from where `fd` stands
-    fn seek_back(&mut self, fd: BorrowedFd<'_>, by: u64) -> Result<()>;
+    /// [lseek(2)](https://man7.org/linux/man-pages/man2/lseek.2.html), forwards; returns where `fd` stood before
+    fn reserve(&mut self, fd: BorrowedFd<'_>, len: u64) -> Result<u64>;
+
+    /// [lseek(2)](https://man7.org/linux/man-pages/man2/lseek.2.html), backwards; returns where `fd` stands then
+    fn seek_back(&mut self, fd: BorrowedFd<'_>, by: u64) -> Result<u64>;
+
+    /// [FIONREAD](https://man7.org/linux/man-pages/man2/FIONREAD.2const.html): how many bytes wait in a pipe
+    fn available(&mut self, pipe: BorrowedFd<'_>) -> Result<usize>;
+
+    /// [recv(2)](https://man7.org/linux/man-pages/man2/recv.2.html): how long the next message of a socket is that has
+    /// messages, without taking it
+    fn message_size(&mut self, socket: BorrowedFd<'_>) -> Result<usize>;
+
+    /// Whether both are the same pipe. [fstat(2)](https://man7.org/linux/man-pages/man2/fstat.2.html)
+    fn is_same_pipe(&mut self, fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>) -> bool;
 }
 
 /// The kernel itself.
@@ -73,10 +91,11 @@ impl Kernel for Linux {
         fd_in: BorrowedFd<'_>,
         off_in: Option<&mut u64>,
         fd_out: BorrowedFd<'_>,
+        off_out: Option<&mut u64>,
         len: usize,
     ) -> Result<usize> {
         // Without SPLICE_F_MORE: left on for the last piece, it makes the peer wait up to 200 ms.
-        rustix::pipe::splice(fd_in, off_in, fd_out, None, len, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)
+        rustix::pipe::splice(fd_in, off_in, fd_out, off_out, len, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)
     }
 
     fn tee(&mut self, fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>, len: usize) -> Result<usize> {
@@ -98,9 +117,10 @@ impl Kernel for Linux {
         fd_in: BorrowedFd<'_>,
         off_in: Option<&mut u64>,
         fd_out: BorrowedFd<'_>,
+        off_out: Option<&mut u64>,
         len: usize,
     ) -> Result<usize> {
-        rustix::fs::copy_file_range(fd_in, off_in, fd_out, None, len)
+        rustix::fs::copy_file_range(fd_in, off_in, fd_out, off_out, len)
     }
 
     fn read(&mut self, fd: BorrowedFd<'_>, offset: Option<&mut u64>, buffer: &mut [u8]) -> Result<usize> {
@@ -131,8 +151,30 @@ impl Kernel for Linux {
         PooledPipe::take()
     }
 
-    fn seek_back(&mut self, fd: BorrowedFd<'_>, by: u64) -> Result<()> {
-        let by = i64::try_from(by).map_err(|_| rustix::io::Errno::OVERFLOW)?;
-        rustix::fs::seek(fd, rustix::fs::SeekFrom::Current(-by)).map(drop)
+    fn reserve(&mut self, fd: BorrowedFd<'_>, len: u64) -> Result<u64> {
+        let by = i64::try_from(len).map_err(|_| Errno::OVERFLOW)?;
+        rustix::fs::seek(fd, SeekFrom::Current(by)).map(|end| end - len)
+    }
+
+    fn seek_back(&mut self, fd: BorrowedFd<'_>, by: u64) -> Result<u64> {
+        let by = i64::try_from(by).map_err(|_| Errno::OVERFLOW)?;
+        rustix::fs::seek(fd, SeekFrom::Current(-by))
+    }
+
+    fn available(&mut self, pipe: BorrowedFd<'_>) -> Result<usize> {
+        rustix::io::ioctl_fionread(pipe).map(|bytes| bytes as usize)
+    }
+
+    fn message_size(&mut self, socket: BorrowedFd<'_>) -> Result<usize> {
+        let flags = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::DONTWAIT;
+        rustix::net::recv(socket, &mut [0; 0][..], flags).map(|(_, size)| size)
+    }
+
+    fn is_same_pipe(&mut self, fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>) -> bool {
+        let inspect = Descriptor::inspect_with_fstat;
+        match (inspect(fd_in), inspect(fd_out)) {
+            (Ok(from), Ok(to)) => from.is_pipe() && from.is_same_file(&to),
+            _ => false,
+        }
     }
 }

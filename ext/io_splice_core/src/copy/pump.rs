@@ -3,6 +3,7 @@ use std::os::fd::BorrowedFd;
 use rustix::io::{Errno, Result};
 
 use super::in_flight::{InFlight, Write};
+use super::position::{Position, write_reserved};
 use super::{Kernel, Linux, Plan, Route};
 use crate::PIPE_BUF;
 use crate::ready::Side;
@@ -39,7 +40,8 @@ pub enum Advance {
 pub struct Pump<K: Kernel = Linux> {
     kernel: K,
     plan: Plan,
-    offset: Option<u64>,
+    /// Where the input is read.
+    position: Position,
     /// How many bytes are still to be taken from the input; `None`: all that come.
     remaining: Option<u64>,
     /// How many were taken from the input, not counting read-ahead.
@@ -48,6 +50,8 @@ pub struct Pump<K: Kernel = Linux> {
     pub(super) in_flight: InFlight,
     read_size: usize,
     max_per_call: usize,
+    /// Bounds one write(2).
+    max_write: usize,
     may_block: bool,
     /// The side for which the last step was blocked.
     blocked: Option<Side>,
@@ -59,13 +63,14 @@ impl<K: Kernel> Pump<K> {
         Self {
             kernel,
             plan,
-            offset,
+            position: offset.map_or(Position::Kernel, Position::Given),
             remaining: len,
             taken: 0,
             delivered: 0,
             in_flight: InFlight::default(),
             read_size: FIRST_READ_SIZE,
             max_per_call: MAX_CHUNK,
+            max_write: usize::MAX,
             may_block: true,
             blocked: None,
         }
@@ -112,6 +117,11 @@ impl<K: Kernel> Pump<K> {
         self.in_flight.copy_to(&mut self.kernel, &mut other.in_flight)
     }
 
+    /// Whether bytes are in flight or reserved, so that an end before the copy is done has to be an [`abort`](Pump::abort).
+    pub(super) fn needs_abort(&self) -> bool {
+        !self.in_flight.is_empty() || self.position.reserved() > 0
+    }
+
     pub(super) fn kernel(&mut self) -> &mut K {
         &mut self.kernel
     }
@@ -133,14 +143,18 @@ impl<K: Kernel> Pump<K> {
     }
 
     fn end_step(&mut self, step: Result<Advance>, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Advance {
-        let advance = match step {
+        let step = match step {
             // Once more, right after it was reported as ready? poll(2) says whether somebody else was quicker.
             Ok(Advance::Blocked(side)) if self.blocked == Some(side) => self
                 .is_ready(side, input, output)
                 .map(|ready| if ready { Advance::Stalled(side) } else { Advance::Blocked(side) }),
             step => step,
         };
-        let advance = match advance {
+        let step = match step {
+            Ok(Advance::Stalled(Side::Input)) if self.in_flight.is_empty() => self.check_by_read(input),
+            step => step,
+        };
+        let advance = match step {
             Ok(advance) => advance,
             Err(Errno::INTR) => Advance::Interrupted,
             Err(errno) => Advance::Failed(errno),
@@ -151,6 +165,18 @@ impl<K: Kernel> Pump<K> {
             _ => {}
         }
         advance
+    }
+
+    /// Finds out by read(2) what is true, when splice(2) says that the input has ended or that nothing is there, and that
+    /// need not be so: at an urgent byte it stops for good. What read(2) takes is in flight then.
+    fn check_by_read(&mut self, input: BorrowedFd<'_>) -> Result<Advance> {
+        if !self.plan.socket_in || self.plan.routes == [Route::ReadWrite] {
+            return Ok(Advance::Stalled(Side::Input));
+        }
+        match self.fill_buffer(input, self.next_len(usize::MAX))? {
+            Advance::Blocked(side) => Ok(Advance::Stalled(side)),
+            advance => Ok(advance),
+        }
     }
 
     fn step(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Result<Advance> {
@@ -177,29 +203,68 @@ impl<K: Kernel> Pump<K> {
                 return Ok(Advance::Blocked(side));
             }
         }
+        let Some(len) = self.reserve(input, len)? else { return self.read_on(input) };
         let portion = self.portion(len);
         let route = self.plan.routes[0];
-        let (kernel, offset) = (&mut self.kernel, self.offset.as_mut());
+        let to_file = self.plan.file_out;
+        let (kernel, offset) = (&mut self.kernel, self.position.offset());
         let moved = match route {
-            Route::CopyFileRange => kernel.copy_file_range(input, offset, output, len),
+            Route::CopyFileRange if to_file => write_reserved(kernel, output, len, |kernel, off_out| {
+                kernel.copy_file_range(input, offset, output, off_out, len)
+            }),
+            Route::CopyFileRange => kernel.copy_file_range(input, offset, output, None, len),
             Route::Sendfile => kernel.sendfile(input, offset, output, portion),
-            Route::Splice | Route::PipeToPipe => kernel.splice(input, offset, output, portion),
+            // How much a pipe has is asked for first, so that no more of the file is reserved.
+            Route::Splice if to_file => match kernel.available(input)?.min(portion) {
+                0 => return self.fill_buffer(input, len),
+                len => write_reserved(kernel, output, len, |kernel, off_out| {
+                    kernel.splice(input, offset, output, off_out, len)
+                }),
+            },
+            Route::Splice | Route::PipeToPipe => kernel.splice(input, offset, output, None, portion),
             Route::ViaPipe | Route::ReadWrite => return self.try_fill(input, len),
         };
         match moved {
-            // Files in /proc say 0 here, and have something to read.
-            Ok(0) if self.taken == 0 && matches!(route, Route::CopyFileRange | Route::Sendfile) => {
-                Ok(self.next_route())
-            }
-            Ok(0) => Ok(Advance::Done),
+            Ok(0) => self.end_of_input(input),
             Ok(bytes) => {
                 self.record_taken(bytes);
                 self.delivered += bytes as u64;
                 Ok(Advance::Progress)
             }
             Err(Errno::AGAIN) => self.which_side_blocks(input, output),
+            Err(Errno::MSGSIZE) => Ok(self.write_messages()),
+            // Between two pipes it may mean that they are one: a copy by any route would never end.
+            Err(Errno::INVAL) if route == Route::PipeToPipe && self.kernel.is_same_pipe(input, output) => {
+                Err(Errno::INVAL)
+            }
             Err(errno) => self.refused(route, errno),
         }
+    }
+
+    /// Reserves what the next call takes from a file, and returns how much that may be: `None` at the end that the file
+    /// claims to have.
+    fn reserve(&mut self, input: BorrowedFd<'_>, len: usize) -> Result<Option<usize>> {
+        let Some(size) = self.plan.size else { return Ok(Some(len)) };
+        let all = self.remaining.unwrap_or(u64::MAX).min(self.limit());
+        let room = self.position.reserve(&mut self.kernel, input, all, size)?;
+        let len = room.min(len as u64) as usize;
+        Ok((len > 0).then_some(len))
+    }
+
+    /// A call has moved nothing.
+    fn end_of_input(&mut self, input: BorrowedFd<'_>) -> Result<Advance> {
+        if self.plan.size.is_some() || self.taken == 0 && self.plan.routes[0] == Route::Sendfile {
+            return self.read_on(input);
+        }
+        if self.plan.socket_in { self.check_by_read(input) } else { Ok(Advance::Done) }
+    }
+
+    /// Goes on by read(2) and write(2), which find what there is behind the end that a file claims to have: it may have
+    /// grown, and files in /proc and of FUSE claim 0.
+    fn read_on(&mut self, input: BorrowedFd<'_>) -> Result<Advance> {
+        self.position.release(&mut self.kernel, input, 0)?;
+        self.plan.routes = &[Route::ReadWrite];
+        Ok(Advance::Progress)
     }
 
     /// `EAGAIN` does not say which end it was; poll(2) does.
@@ -208,7 +273,8 @@ impl<K: Kernel> Pump<K> {
         Ok(match (ready.input, ready.output) {
             (false, _) => Advance::Blocked(Side::Input),
             (true, false) => Advance::Blocked(Side::Output),
-            (true, true) => Advance::Stalled(Side::Input),
+            (true, true) if self.plan.socket_in => Advance::Stalled(Side::Input),
+            (true, true) => Advance::Stalled(Side::Output),
         })
     }
 
@@ -227,31 +293,60 @@ impl<K: Kernel> Pump<K> {
         if self.plan.poll_first_in && !self.is_ready(Side::Input, input, input)? {
             return Ok(Advance::Blocked(Side::Input));
         }
-        let (route, offset) = (self.plan.routes[0], self.offset.as_mut());
-        let taken = match route {
-            Route::ReadWrite => {
-                let len = len.min(self.read_size);
-                let taken = self.in_flight.fill_buffer(&mut self.kernel, input, offset, len);
-                self.read_size = if taken == Ok(self.read_size) { READ_SIZE } else { self.read_size };
-                taken
+        let route = self.plan.routes[0];
+        if route == Route::ReadWrite {
+            return self.fill_buffer(input, len);
+        }
+        let Some(len) = self.reserve(input, len)? else { return self.read_on(input) };
+        match self.in_flight.fill_pipe(&mut self.kernel, input, self.position.offset(), len) {
+            // No descriptor or no memory for a pipe is no reason not to copy.
+            None => Ok(self.next_route()),
+            Some(Ok(0)) => self.end_of_input(input),
+            Some(Ok(bytes)) => {
+                self.record_taken(bytes);
+                Ok(Advance::Progress)
             }
-            Route::CopyFileRange | Route::Sendfile | Route::Splice | Route::PipeToPipe | Route::ViaPipe => {
-                match self.in_flight.fill_pipe(&mut self.kernel, input, offset, len) {
-                    Some(taken) => taken,
-                    // No descriptor or no memory for a pipe is no reason not to copy.
-                    None => return Ok(self.next_route()),
-                }
+            // The pipe was empty, so it is the input that would block.
+            Some(Err(Errno::AGAIN)) => Ok(Advance::Blocked(Side::Input)),
+            Some(Err(errno)) => self.refused(route, errno),
+        }
+    }
+
+    /// Reads up to `len` bytes into memory. Nothing is in flight.
+    fn fill_buffer(&mut self, input: BorrowedFd<'_>, len: usize) -> Result<Advance> {
+        let reserved = self.position.reserved();
+        let len = match self.next_read(input, len) {
+            Ok(len) if reserved > 0 => len.min(reserved as usize),
+            Ok(len) => {
+                self.position.release(&mut self.kernel, input, 0)?;
+                len
             }
+            Err(Errno::AGAIN) => return Ok(Advance::Blocked(Side::Input)),
+            Err(errno) => return Err(errno),
         };
-        match taken {
+        let (kernel, offset) = (&mut self.kernel, self.position.offset());
+        let read = self.in_flight.fill_buffer(kernel, input, offset, len);
+        self.read_size = if read == Ok(self.read_size) { READ_SIZE } else { self.read_size };
+        match read {
+            Ok(0) if reserved > 0 => self.read_on(input),
             Ok(0) => Ok(Advance::Done),
             Ok(bytes) => {
                 self.record_taken(bytes);
                 Ok(Advance::Progress)
             }
-            // The pipe was empty, so it is the input that would block.
             Err(Errno::AGAIN) => Ok(Advance::Blocked(Side::Input)),
-            Err(errno) => self.refused(route, errno),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// How much the next read(2) takes. A message that is longer than `len` is not taken: the rest of it would be lost.
+    fn next_read(&mut self, input: BorrowedFd<'_>, len: usize) -> Result<usize> {
+        if !self.plan.messages_in {
+            return Ok(len.min(self.read_size));
+        }
+        match self.kernel.message_size(input)? {
+            size if size > len => Err(Errno::MSGSIZE),
+            size => Ok(size.max(len.min(READ_SIZE))),
         }
     }
 
@@ -260,7 +355,11 @@ impl<K: Kernel> Pump<K> {
         if self.plan.poll_first_out && !self.is_ready(Side::Output, output, output)? {
             return Ok(Advance::Blocked(Side::Output));
         }
-        let write = if self.may_wait() { Write::Now } else { Write::MayBlock };
+        let write = match self.may_wait() {
+            _ if self.plan.file_out => Write::File,
+            true => Write::Now,
+            false => Write::MayBlock,
+        };
         let portion = self.portion(self.in_flight.len());
         match self.in_flight.drain(&mut self.kernel, output, portion, write) {
             Ok(0) => Ok(Advance::Stalled(Side::Output)),
@@ -268,11 +367,16 @@ impl<K: Kernel> Pump<K> {
                 self.delivered += bytes as u64;
                 Ok(Advance::Progress)
             }
+            // What cannot be spliced to now cannot be spliced to later.
             Err(errno) if self.in_flight.is_in_pipe() && Route::ViaPipe.refused(errno) => {
                 self.in_flight.take_into_memory(&mut self.kernel)?;
-                // What cannot be spliced to now cannot be spliced to later.
                 self.plan.routes = &[Route::ReadWrite];
                 Ok(Advance::Progress)
+            }
+            // The output is a socket with messages, and this is too long for one.
+            Err(Errno::MSGSIZE) if portion > FIRST_READ_SIZE && !self.plan.messages_in => {
+                self.in_flight.take_into_memory(&mut self.kernel)?;
+                Ok(self.write_messages())
             }
             // It has just been reported as ready: a terminal may have room for one byte and be given a newline.
             Err(Errno::AGAIN) if self.plan.poll_first_out => Ok(Advance::Stalled(Side::Output)),
@@ -292,6 +396,13 @@ impl<K: Kernel> Pump<K> {
         Advance::Progress
     }
 
+    /// Goes on by write(2), in portions that are short enough for a message.
+    fn write_messages(&mut self) -> Advance {
+        self.max_write = FIRST_READ_SIZE;
+        self.plan.routes = &[Route::ReadWrite];
+        Advance::Progress
+    }
+
     /// Bytes that something other than [`advance`](Pump::advance) has brought to the output.
     pub(super) fn record_delivered(&mut self, bytes: usize) {
         self.delivered += bytes as u64;
@@ -305,14 +416,18 @@ impl<K: Kernel> Pump<K> {
 
     /// How much the next call may take from the input.
     fn next_len(&self, room: usize) -> usize {
-        let limit = self.plan.limit.map_or(u64::MAX, |limit| limit - self.taken);
-        let len = self.remaining.unwrap_or(u64::MAX).min(limit).min(self.max_per_call as u64);
+        let len = self.remaining.unwrap_or(u64::MAX).min(self.limit()).min(self.max_per_call as u64);
         room.min(len as usize)
+    }
+
+    /// How much is left of a file that is copied onto itself.
+    fn limit(&self) -> u64 {
+        self.plan.limit.map_or(u64::MAX, |limit| limit - self.taken)
     }
 
     /// How much to write at once. A ready output in blocking mode takes `PIPE_BUF` without blocking; more might block.
     fn portion(&self, len: usize) -> usize {
-        if self.may_wait() { len.min(PIPE_BUF) } else { len }
+        if self.may_wait() { len.min(PIPE_BUF) } else { len.min(self.max_write) }
     }
 
     /// Whether the output may block where that is not wanted.
@@ -330,10 +445,10 @@ impl<K: Kernel> Pump<K> {
             self.deliver_now(output);
         }
         let rest = self.in_flight.len() as u64;
-        // With an offset the input's position has never moved.
-        let back = rest == 0
-            || self.offset.is_some()
-            || input.is_some_and(|input| self.kernel.seek_back(input, rest).is_ok());
+        let back = match input {
+            Some(input) => self.position.release(&mut self.kernel, input, rest).is_ok(),
+            None => rest == 0 || matches!(self.position, Position::Given(_)),
+        };
         if back {
             self.in_flight.discard();
             return Vec::new();

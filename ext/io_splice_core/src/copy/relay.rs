@@ -150,6 +150,11 @@ impl<K: Kernel> Relay<K> {
         self.ways[direction as usize].pump.in_flight.len()
     }
 
+    /// Whether an end before this direction is done has to be an [`abort`](Relay::abort).
+    pub fn needs_abort(&self, direction: Direction) -> bool {
+        self.ways[direction as usize].pump.needs_abort()
+    }
+
     /// The kernel's stand-in in this direction, for a test to look at.
     #[doc(hidden)]
     pub fn kernel(&mut self, direction: Direction) -> &mut K {

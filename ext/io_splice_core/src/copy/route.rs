@@ -2,8 +2,8 @@ use std::os::fd::BorrowedFd;
 
 use rustix::fs::{FileType, tell};
 use rustix::io::Errno;
-use rustix::net::AddressFamily;
-use rustix::net::sockopt::socket_domain;
+use rustix::net::sockopt::{socket_domain, socket_protocol, socket_type};
+use rustix::net::{AddressFamily, SocketType, ipproto};
 
 use crate::blocking::{MayBlock, may_block_of};
 use crate::descriptor::Descriptor;
@@ -81,6 +81,14 @@ pub struct Plan {
     /// What there is to copy, when the output is the very file that is read: without an end of its own
     /// the copy would follow what it writes until the disk is full.
     pub(crate) limit: Option<u64>,
+    /// The size that an input claims that is a regular file. What is behind that, or is not there, only read(2) tells.
+    pub(crate) size: Option<u64>,
+    /// The input is a socket: what splice(2) says of its end is checked by read(2). It stops at an urgent byte.
+    pub(crate) socket_in: bool,
+    /// The input is a socket with messages, which are kept whole.
+    pub(crate) messages_in: bool,
+    /// The output is a regular file.
+    pub(crate) file_out: bool,
 }
 
 impl Plan {
@@ -103,7 +111,18 @@ impl Plan {
         let (poll_first_in, poll_first_out) = (needs_poll(fd_in, &from), needs_poll(fd_out, &to));
         let terminal_out = is_terminal(fd_out, &to);
         let routes = choose(&from, &to, poll_first_out, len, hints, || is_unix_to_tcp(fd_in, fd_out));
-        Ok(Self { routes, poll_first_in, poll_first_out, terminal_out, limit })
+        let mut plan = Self {
+            routes,
+            poll_first_in,
+            poll_first_out,
+            terminal_out,
+            limit,
+            file_out: to.kind() == FileType::RegularFile,
+            ..Self::UNKNOWN
+        };
+        plan.describe_input(fd_in, &from);
+        plan.file_out &= limit.is_none();
+        Ok(plan)
     }
 
     /// A plan for taking bytes from an input that go to several outputs. `EINVAL` if one of them leads back to it.
@@ -123,14 +142,27 @@ impl Plan {
             }
             plan.limit = plan.limit.or(limit(fd_in, &from, &to, None)?);
         }
+        plan.describe_input(fd_in, &from);
         Ok(plan)
+    }
+
+    fn describe_input(&mut self, fd_in: BorrowedFd<'_>, from: &Descriptor) {
+        // Of the very same file it is not known whether the position is one as well.
+        let is_file = from.kind() == FileType::RegularFile && self.limit.is_none();
+        self.size = is_file.then(|| from.size());
+        self.socket_in = from.kind() == FileType::Socket;
+        self.messages_in = self.socket_in && has_messages(fd_in);
+        if self.messages_in {
+            self.routes = &[Route::ReadWrite];
+        }
     }
 
     /// A plan for passing on bytes that are held.
     pub(crate) fn for_output(fd_out: BorrowedFd<'_>) -> rustix::io::Result<Self> {
         let to = Descriptor::inspect(fd_out)?;
         let terminal_out = is_terminal(fd_out, &to);
-        Ok(Self { poll_first_out: needs_poll(fd_out, &to), terminal_out, ..Self::UNKNOWN })
+        let file_out = to.kind() == FileType::RegularFile;
+        Ok(Self { poll_first_out: needs_poll(fd_out, &to), terminal_out, file_out, ..Self::UNKNOWN })
     }
 
     /// A plan for ends that are not known.
@@ -140,6 +172,10 @@ impl Plan {
         poll_first_out: false,
         terminal_out: false,
         limit: None,
+        size: None,
+        socket_in: false,
+        messages_in: false,
+        file_out: false,
     };
 }
 
@@ -181,7 +217,8 @@ fn choose(
         (FileType::Fifo, FileType::Fifo) => &[PipeToPipe, ReadWrite],
         (_, FileType::Fifo) => &[Splice, ReadWrite],
         _ if to.appends() => &[ReadWrite],
-        (FileType::RegularFile, FileType::RegularFile) => &[CopyFileRange, Sendfile, ReadWrite],
+        // sendfile(2) has no offset for its output.
+        (FileType::RegularFile, FileType::RegularFile) => &[CopyFileRange, ViaPipe, ReadWrite],
         (FileType::Fifo, FileType::RegularFile) if large && hints.can_unread => &[ViaPipe, ReadWrite],
         // A blocking splice from a pipe keeps that pipe locked, so it had better be a pipe of our own.
         (FileType::Fifo, _) if poll_first_out => via_pipe_unless(small),
@@ -200,6 +237,12 @@ fn via_pipe_unless(through_memory: bool) -> &'static [Route] {
 fn is_unix_to_tcp(fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>) -> bool {
     socket_domain(fd_in) == Ok(AddressFamily::UNIX)
         && matches!(socket_domain(fd_out), Ok(AddressFamily::INET | AddressFamily::INET6))
+}
+
+/// Whether a socket has messages with bounds, and not a stream. For TCP one question is enough.
+fn has_messages(socket: BorrowedFd<'_>) -> bool {
+    !matches!(socket_protocol(socket), Ok(Some(ipproto::TCP | ipproto::MPTCP)))
+        && matches!(socket_type(socket), Ok(SocketType::DGRAM | SocketType::SEQPACKET | SocketType::RAW))
 }
 
 /// Whether an end is a terminal in blocking mode.

@@ -287,11 +287,13 @@ impl<K: Kernel> TeeStream<K> {
                 target.pump.deliver_now(output);
             }
         }
-        if !self.source.in_flight.is_empty() {
-            return self.source.abort(input, None);
+        if self.source.in_flight.is_empty() {
+            let furthest = self.targets.iter_mut().max_by_key(|target| target.pump.delivered());
+            if let Some(furthest) = furthest {
+                std::mem::swap(&mut self.source.in_flight, &mut furthest.pump.in_flight);
+            }
         }
-        let furthest = self.targets.iter_mut().max_by_key(|target| target.pump.delivered());
-        furthest.map_or(Vec::new(), |target| target.pump.abort(input, None))
+        self.source.abort(input, None)
     }
 
     /// How much fits into the pipe of every output, and gives each one while there are any. The source fills the pipe, or
