@@ -173,6 +173,9 @@ impl<K: Kernel> Pump<K> {
         if !self.plan.socket_in || self.plan.routes == [Route::ReadWrite] {
             return Ok(Advance::Stalled(Side::Input));
         }
+        if self.plan.poll_first_in && !self.is_ready(Side::Input, input, input)? {
+            return Ok(Advance::Blocked(Side::Input));
+        }
         match self.fill_buffer(input, self.next_len(usize::MAX))? {
             Advance::Blocked(side) => Ok(Advance::Stalled(side)),
             advance => Ok(advance),
@@ -253,7 +256,8 @@ impl<K: Kernel> Pump<K> {
 
     /// A call has moved nothing.
     fn end_of_input(&mut self, input: BorrowedFd<'_>) -> Result<Advance> {
-        if self.plan.size.is_some() || self.taken == 0 && self.plan.routes[0] == Route::Sendfile {
+        let by_file = matches!(self.plan.routes[0], Route::CopyFileRange | Route::Sendfile);
+        if self.plan.size.is_some() || self.taken == 0 && by_file {
             return self.read_on(input);
         }
         if self.plan.socket_in { self.check_by_read(input) } else { Ok(Advance::Done) }

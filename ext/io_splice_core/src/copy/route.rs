@@ -2,8 +2,8 @@ use std::os::fd::BorrowedFd;
 
 use rustix::fs::{FileType, tell};
 use rustix::io::Errno;
-use rustix::net::sockopt::{socket_domain, socket_protocol, socket_type};
-use rustix::net::{AddressFamily, SocketType, ipproto};
+use rustix::net::sockopt::{socket_domain, socket_type};
+use rustix::net::{AddressFamily, SocketType};
 
 use crate::blocking::{MayBlock, may_block_of};
 use crate::descriptor::Descriptor;
@@ -193,7 +193,8 @@ fn limit(
     Ok(Some(from.size().saturating_sub(start)))
 }
 
-/// Below this a copy through memory costs less than the two ways into and out of a pipe.
+/// Below this a copy through memory costs less than the two ways into and out of a pipe, or than to reserve what is
+/// copied of a file.
 fn small_for(to: FileType) -> u64 {
     if to == FileType::RegularFile { 16 << 10 } else { 4 << 10 }
 }
@@ -218,11 +219,12 @@ fn choose(
         (_, FileType::Fifo) => &[Splice, ReadWrite],
         _ if to.appends() => &[ReadWrite],
         // sendfile(2) has no offset for its output.
-        (FileType::RegularFile, FileType::RegularFile) => &[CopyFileRange, ViaPipe, ReadWrite],
+        (FileType::RegularFile, FileType::RegularFile) if !small => &[CopyFileRange, ViaPipe, ReadWrite],
         (FileType::Fifo, FileType::RegularFile) if large && hints.can_unread => &[ViaPipe, ReadWrite],
         // A blocking splice from a pipe keeps that pipe locked, so it had better be a pipe of our own.
         (FileType::Fifo, _) if poll_first_out => via_pipe_unless(small),
         (FileType::Fifo, _) => &[Splice, ReadWrite],
+        (FileType::RegularFile, _) if small => &[ReadWrite],
         (FileType::RegularFile | FileType::BlockDevice, _) => &[Sendfile, ReadWrite],
         _ => via_pipe_unless(small || large && is_unix_to_tcp()),
     }
@@ -239,10 +241,9 @@ fn is_unix_to_tcp(fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>) -> bool {
         && matches!(socket_domain(fd_out), Ok(AddressFamily::INET | AddressFamily::INET6))
 }
 
-/// Whether a socket has messages with bounds, and not a stream. For TCP one question is enough.
+/// Whether a socket has messages with bounds, and not a stream.
 fn has_messages(socket: BorrowedFd<'_>) -> bool {
-    !matches!(socket_protocol(socket), Ok(Some(ipproto::TCP | ipproto::MPTCP)))
-        && matches!(socket_type(socket), Ok(SocketType::DGRAM | SocketType::SEQPACKET | SocketType::RAW))
+    matches!(socket_type(socket), Ok(SocketType::DGRAM | SocketType::SEQPACKET | SocketType::RAW))
 }
 
 /// Whether an end is a terminal in blocking mode.
