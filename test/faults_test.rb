@@ -17,6 +17,7 @@ class TestFaults < Minitest::Test
   # What splice can move between.
   TO_PIPE = %i[file pipe tcp unix].product([:pipe]).freeze
   FROM_PIPE = [:pipe].product(%i[pipe tcp unix]).freeze
+  SPLICEABLE = (TO_PIPE | FROM_PIPE).freeze
 
   SIZE = 300_000
   MIB = 1 << 20
@@ -123,7 +124,7 @@ class TestFaults < Minitest::Test
 
   def test_full_and_partial_without_memory_for_pipes
     without_pipe_memory do
-      (TO_PIPE + FROM_PIPE).each do |from, to|
+      SPLICEABLE.each do |from, to|
         source = source(from, pattern(SIZE))
         target, collect = target(to)
         assert_equal(SIZE - 5000, guarded { IO::Splice.full(source, target, SIZE - 5000) })
@@ -386,7 +387,7 @@ class TestFaults < Minitest::Test
 
   # A peer that never reads
 
-  (TO_PIPE + FROM_PIPE).each do |from, to|
+  SPLICEABLE.each do |from, to|
     %i[timeout kill].each do |stop|
       define_method "test_full_from_#{from}_to_#{to}_that_nobody_reads_ends_by_#{stop}_and_loses_nothing" do
         source = source(from, pattern(4 * MIB))
@@ -409,7 +410,7 @@ class TestFaults < Minitest::Test
   end
 
   # A connection may find more room meanwhile.
-  (TO_PIPE + FROM_PIPE - [%i[pipe tcp]]).each do |from, to|
+  (SPLICEABLE - [%i[pipe tcp]]).each do |from, to|
     define_method "test_partial_from_#{from}_to_#{to}_that_nobody_reads_takes_nothing" do
       source = source(from, pattern(100))
       reader, writer = pair(to)
