@@ -2,6 +2,7 @@
 
 $LOAD_PATH.unshift File.expand_path("../lib", __dir__)
 
+require_relative "support/strict"
 require "io/splice"
 require "io/wait"
 require "minitest/autorun"
@@ -175,6 +176,7 @@ module SpliceTest
 end
 
 class Minitest::Test
+  extend Strict::TestNames
   include SpliceTest
 end
 
