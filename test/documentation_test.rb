@@ -143,7 +143,7 @@ class DocumentationTest < Minitest::Test
   def run_program(dir, errors, *args)
     command = [RbConfig.ruby, "-W:no-experimental", "-I", LIB, RUNNER, *args.map(&:to_s)]
     pid = spawn(*command, chdir: dir, out: File::NULL, err: errors, in: File::NULL, pgroup: true)
-    ended(pid)
+    status_of(pid)
   ensure
     stop_group(pid)
   end

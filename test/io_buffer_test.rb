@@ -1,22 +1,11 @@
 # frozen_string_literal: true
 
 require "test_helper"
-require "io/nonblock"
-require "open3"
-require "rbconfig"
-require "support/select_scheduler"
+require "support/piped_memory"
 
 # What is tested with `IO::Buffer`s: a snapshot of them goes into the pipe, or with `F_GIFT` they do themselves.
 class TestIOBuffer < Minitest::Test
-  include Experimental
-
-  Pages = IO::Splice::Pages
-  F_NONBLOCK = IO::Splice::F_NONBLOCK
-  F_GIFT = IO::Splice::F_GIFT
-  PAGE = IO::Splice::PAGE_SIZE
-  WAITALL = IO::Splice::WAITALL
-  MAPPED = IO::Buffer::MAPPED
-  INTERNAL = IO::Buffer::INTERNAL
+  include PipedMemory
 
   # Ways to have bytes in a buffer. Some there are only in later Rubies.
   KINDS = {
@@ -59,21 +48,6 @@ class TestIOBuffer < Minitest::Test
     "made smaller" => ->(buffer) { buffer.resize(5) && buffer.clear(90) },
     "transferred and freed" => ->(buffer) { buffer.transfer.free },
   }.freeze
-
-  def teardown
-    GC.stress = false
-    @to_free&.each(&:free)
-    super
-  end
-
-  def buffer(content, flags = MAPPED, kind = IO::Buffer)
-    kind.new(content.bytesize, flags).tap { |buffer| buffer.set_string(content) }
-  end
-
-  # Ruby 3.1 crashes now and then when it collects a buffer that is a slice or of a string, and has not been freed.
-  def buffer_for(content)
-    to_free(IO::Buffer.for(content.dup))
-  end
 
   def slice(buffer, offset, length)
     to_free(buffer.slice(offset, length))
@@ -141,7 +115,7 @@ class TestIOBuffer < Minitest::Test
       buffer = make.call
       IO.vmsplice(writer, buffer)
       change.call(buffer)
-      churn
+      collect_and_churn
 
       assert_equal pattern(20_000), reader.readpartial(1 << 20), name
     end
@@ -150,7 +124,7 @@ class TestIOBuffer < Minitest::Test
   def test_a_buffer_that_is_collected_after_the_call
     reader, writer = pipe
     thread { IO.vmsplice(writer, Array.new(10) { |index| buffer(index.to_s * PAGE) }) }.join
-    churn
+    collect_and_churn
 
     assert_equal Array.new(10) { |index| index.to_s * PAGE }.join, reader.readpartial(1 << 20)
   end
@@ -164,7 +138,7 @@ class TestIOBuffer < Minitest::Test
         pieces = ["x" * 100_000, buffer, Pages.new("."), buffer]
         putting = until_in_vmsplice(thread { IO.vmsplice(writer, pieces) })
         change.call(buffer)
-        churn
+        collect_and_churn
         guarded { reader.read(filled + 100_000) }
 
         assert_equal("#{pattern(20_000)}.".b + pattern(20_000), guarded { reader.read(40_001) }, name)
@@ -180,7 +154,7 @@ class TestIOBuffer < Minitest::Test
       buffer = make.call(content)
       putting = until_in_vmsplice(thread { IO.vmsplice(writer, buffer) })
       change.call(buffer)
-      churn
+      collect_and_churn
 
       assert_equal(content, guarded { reader.read(200_000) }, name)
       assert_equal(200_000, guarded { putting.value })
@@ -531,7 +505,7 @@ class TestIOBuffer < Minitest::Test
       assert_equal writer.pipe_size, IO.vmsplice(writer, gift, F_GIFT | F_NONBLOCK)
       assert_whole pattern(200_000), gift
       change.call(gift)
-      churn
+      collect_and_churn
       assert_equal pattern(writer.pipe_size), reader.readpartial(1 << 20), name
     end
   end
@@ -576,7 +550,7 @@ class TestIOBuffer < Minitest::Test
       assert_equal writer.pipe_size, error.bytes_written
       assert_whole pattern(200_000), gift
       change.call(gift)
-      churn
+      collect_and_churn
       assert_equal pattern(error.bytes_written), reader.readpartial(1 << 20), name
     end
   end
@@ -880,7 +854,7 @@ class TestIOBuffer < Minitest::Test
   end
 
   def test_a_gift_in_a_ractor
-    said = value_of(Ractor.new do
+    said = ractor_value(Ractor.new do
       r, w = IO.pipe
       gift = IO::Buffer.new(50_000, IO::Buffer::MAPPED)
       gift.set_string("x" * 50_000)
@@ -898,7 +872,7 @@ class TestIOBuffer < Minitest::Test
       IO.vmsplice(writer, buffer(index.to_s * 50_000), F_GIFT)
       reader
     end
-    churn
+    collect_and_churn
     50.times { |index| buffer("Z" * (50_000 + index)).free }
 
     readers.each_with_index { |reader, index| assert_equal index.to_s * 50_000, reader.readpartial(1 << 20) }
@@ -916,7 +890,7 @@ class TestIOBuffer < Minitest::Test
     IO.splice(reader, nil, file, nil, 15_000, WAITALL)
     gift.resize(30_000)
     gift.clear(90)
-    churn
+    collect_and_churn
 
     assert_equal pattern(30_000), copy.readpartial(1 << 20)
     assert_equal pattern(15_000), there.read(15_000)
@@ -941,7 +915,7 @@ class TestIOBuffer < Minitest::Test
     assert_equal("written", guarded { written.readpartial(99) })
     assert_equal pattern(50_000), reader.readpartial(1 << 20)
     start << "."
-    assert_predicate ended(child), :success?
+    assert_predicate status_of(child), :success?
   end
 
   def test_a_child_that_is_forked_with_bytes_in_flight_does_not_change_them
@@ -954,7 +928,7 @@ class TestIOBuffer < Minitest::Test
       exit!(3) unless gift.get_string == "Z" * 200_000
     end
 
-    assert_equal 0, ended(child).exitstatus
+    assert_equal 0, status_of(child).exitstatus
     assert_whole pattern(200_000), gift
     gift.clear(89)
     assert_equal pattern(put), reader.readpartial(1 << 20)
@@ -972,7 +946,7 @@ class TestIOBuffer < Minitest::Test
     gift.set_string("p" * 50_000)
     IO.vmsplice(parent_writes, gift, F_GIFT)
     assert_given gift
-    assert_equal 0, ended(child).exitstatus
+    assert_equal 0, status_of(child).exitstatus
 
     assert_equal "c" * 50_000, from_child.readpartial(1 << 20)
     assert_equal "p" * 50_000, from_parent.readpartial(1 << 20)
@@ -1016,10 +990,10 @@ class TestIOBuffer < Minitest::Test
         IO.vmsplice(writer, [buffer(pattern(200_000)), buffer("b" * 5000), buffer(pattern(9000))], flags)
       end
       until_in_vmsplice(putting)
-      churn
+      collect_and_churn
       guarded { reader.read(filled) }
       came = guarded { reader.read(100_000) }
-      churn
+      collect_and_churn
       came << guarded { reader.read(114_000) }
 
       assert_equal "#{pattern(200_000)}#{"b" * 5000}#{pattern(9000)}".b, came
@@ -1105,11 +1079,6 @@ class TestIOBuffer < Minitest::Test
 
   private
 
-  def to_free(buffer)
-    (@to_free ||= []) << buffer
-    buffer
-  end
-
   # Those kinds that this Ruby has.
   def each_kind(kinds)
     kinds.each do |name, make|
@@ -1174,17 +1143,6 @@ class TestIOBuffer < Minitest::Test
     yield gift, finish
   end
 
-  def assert_sent(expected, data, flags = 0, message = nil)
-    reader, writer = pipe
-    reading = thread { reader.binmode.read }
-
-    assert_equal(expected.bytesize, guarded { IO.vmsplice(writer, data, flags) }, message)
-    writer.close
-    assert_equal(expected.b, guarded { reading.value }, message)
-  ensure
-    reader.close
-  end
-
   def assert_given(buffer)
     assert_predicate buffer, :null?
     assert_equal 0, buffer.size
@@ -1201,34 +1159,5 @@ class TestIOBuffer < Minitest::Test
 
   def assert_nothing_in(reader)
     assert_raises(IO::WaitReadable) { reader.read_nonblock(1) }
-  end
-
-  # Others take the place of what was freed.
-  def churn
-    GC.start
-    sizes = [20_000, 200_000, 50_000].cycle
-    @others = Array.new(10) { |index| buffer("Z" * sizes.next, index.even? ? MAPPED : INTERNAL) }
-    @strings = Array.new(10) { "z" * 20_000 }
-    @others = nil
-  end
-
-  def compaction?
-    GC.respond_to?(:compact) && GC.compact && true
-  rescue NotImplementedError
-    false
-  end
-
-  # Asleep in the call itself, and not in some finalizer before it.
-  def until_in_vmsplice(thread)
-    guarded { Thread.pass until thread.stop? && thread.backtrace.to_a.first.to_s.match?(/vmsplice'\z/) }
-    thread
-  end
-
-  # What it writes to both outputs.
-  def in_ruby(code, *options)
-    lib = File.expand_path("../lib", __dir__)
-    out, status = guarded { Open3.capture2e(RbConfig.ruby, *options, "-I", lib, "-rio/splice", "-e", code) }
-    assert_predicate status, :success?, out
-    out
   end
 end

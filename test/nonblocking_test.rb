@@ -1,20 +1,17 @@
 # frozen_string_literal: true
 
 require "test_helper"
-require "io/console"
-require "io/nonblock"
-require "pty"
 require "rbconfig"
 
 # F_NONBLOCK and the try… calls never block, also on descriptors in blocking mode. Each call is made in a child
 # process: one that blocks may hold the GVL, and then nothing in its own process could end it.
 class TestNonblocking < Minitest::Test
   include IO::Splice
+  include SteadyBuffers
 
   PIPES = %i[pipe fifo].freeze
   STREAMS = [*PIPES, :unix_pair, :tcp_pair].freeze
   ALL = [*STREAMS, :terminal, :terminal_from_the_other_side].freeze
-  LIB = File.expand_path("../lib", __dir__)
 
   # Makes a test of a method below for every kind of descriptor, given as an IO and as a number.
   def self.test_each(name, kinds)
@@ -192,47 +189,14 @@ class TestNonblocking < Minitest::Test
     exit!(1)
   end
 
-  # With buffers that do not grow.
-  def tcp_pair
-    super.each do |socket|
-      socket.setsockopt(:SOCKET, :SNDBUF, 65_536)
-      socket.setsockopt(:SOCKET, :RCVBUF, 65_536)
-    end
-  end
-
-  def blocking(ends)
-    ends.each { |io| io.nonblock = false }
-  end
-
-  def fifo
-    Dir.mktmpdir do |dir|
-      path = File.join(dir, "fifo")
-      File.mkfifo(path)
-      reader = File.open(path, File::RDONLY | File::NONBLOCK)
-      closing(reader, File.open(path, File::WRONLY).tap { |writer| writer.sync = true })
-    end
-  end
-
-  def terminal
-    closing(*PTY.open).each(&:raw!).each { |io| io.sync = true }
-  end
-
   def terminal_from_the_other_side
     terminal.reverse
   end
 
-  # A reader, its full writer in blocking mode, and how much is in between. TCP (which may put off an
-  # acknowledgement by 40 ms) and terminals pass on what they hold a little later, which makes room again.
+  # A reader, its full writer in blocking mode, and how much is in between.
   def stuffed(kind)
     reader, full = send(kind)
-    total = fill(full)
-    calm = full.is_a?(TCPSocket) || full.tty? ? 0 : 15
-    until calm == 15
-      sleep 0.01
-      more = fill(full)
-      total += more
-      calm = more.zero? ? calm + 1 : 0
-    end
+    total = fill_up(full)
     [reader, *blocking([full]), total]
   end
 

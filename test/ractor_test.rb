@@ -45,7 +45,7 @@ class TestRactor < Minitest::Test
     end
     guarded { ready.read(1) }
     w << "from outside"
-    assert_equal 12, value_of(moved)
+    assert_equal 12, ractor_value(moved)
     assert_equal "from outside", out.read_nonblock(100)
   end
 
@@ -76,7 +76,7 @@ class TestRactor < Minitest::Test
         right
       end
     end
-    moving.each { |each| assert value_of(each) }
+    moving.each { |each| assert ractor_value(each) }
   end
 
   def test_errors_are_raised_in_the_ractor
@@ -111,13 +111,13 @@ class TestRactor < Minitest::Test
         [out, into].each(&:close)
       end
     end
-    guarded { drains.each { |drain| drain.send(:go) }.each { |drain| value_of(drain) } }
+    guarded { drains.each { |drain| drain.send(:go) }.each { |drain| ractor_value(drain) } }
     assert_empty sockets.map(&:first).select(&:nonblock?)
   end
 
   private
 
   def in_a_ractor(...)
-    value_of(ractor(...))
+    ractor_value(ractor(...))
   end
 end

@@ -2,15 +2,9 @@
 
 require "test_helper"
 require "delegate"
-require "English"
-require "io/console"
-require "io/nonblock"
-require "openssl"
 require "pathname"
-require "pty"
 require "stringio"
 require "support/copy_ends"
-require "support/select_scheduler"
 
 class TestTeeStream < Minitest::Test
   include CopyEnds
@@ -20,7 +14,6 @@ class TestTeeStream < Minitest::Test
   STREAMS = %i[pipe tcp unix].freeze
   SOURCES = [*STREAMS, :file, :fifo, :path, :pathname, :number, :stringio, :readpartial, :read, :to_io].freeze
   TARGETS = [*STREAMS, :file, :append, :path, :pathname, :number, :stringio, :picky, :terminal, :to_io].freeze
-  Stop = Class.new(StandardError)
 
   # It takes what is written to it in parts.
   class Picky
@@ -531,7 +524,7 @@ class TestTeeStream < Minitest::Test
       targets, collects = targets(*TARGETS)
       assert_equal 100_000, tee_stream(source, *targets, here)
       here.close
-      assert_bytes pattern(100_000), value_of(arrived)
+      assert_bytes pattern(100_000), thread_value(arrived)
       there.close
       assert_all pattern(100_000), collects
     end
@@ -542,7 +535,7 @@ class TestTeeStream < Minitest::Test
     feeder = thread { here.write(pattern(100_000)) && here.close }
     targets, collects = targets(*TARGETS)
     assert_equal 100_000, tee_stream(there, *targets)
-    value_of(feeder)
+    thread_value(feeder)
     there.close
     assert_all pattern(100_000), collects
   end
@@ -551,17 +544,17 @@ class TestTeeStream < Minitest::Test
 
   def test_the_slowest_sets_the_pace
     [%i[file pipe], %i[tcp tcp], %i[unix unix], %i[pipe unix]].each do |from, to|
-      reader, slow = narrow(to)
+      reader, slow = narrow(*pair(to))
       targets, collects = targets(:pipe, :file, :stringio)
       source = source(from, pattern(6 * MIB))
-      copy = settled(thread { IO::Splice.tee_stream(source, slow, *targets) })
+      copy = until_settled(thread { IO::Splice.tee_stream(source, slow, *targets) })
       ahead = targets[1].size
       assert_operator ahead, :<, 3 * MIB
       assert_operator targets[2].string.bytesize, :<, 3 * MIB
       rest = thread { reader.read }
-      assert_equal 6 * MIB, value_of(copy)
+      assert_equal 6 * MIB, thread_value(copy)
       slow.close
-      assert_bytes pattern(6 * MIB), value_of(rest)
+      assert_bytes pattern(6 * MIB), thread_value(rest)
       assert_all pattern(6 * MIB), collects
     end
   end
@@ -575,14 +568,14 @@ class TestTeeStream < Minitest::Test
       read += reader.read([MIB / 2, (6 * MIB) - read].min).bytesize
       break if read == 6 * MIB
 
-      settled(copy)
+      until_settled(copy)
       in_pipe = IO::Splice::PIPE_CAPA
       [targets.first.size, targets.last.string.bytesize].each do |got|
         assert_operator got, :<=, read + in_pipe + MIB
         assert_operator got, :>=, read
       end
     end
-    assert_equal 6 * MIB, value_of(copy)
+    assert_equal 6 * MIB, thread_value(copy)
   end
 
   # A target that fails
@@ -605,7 +598,7 @@ class TestTeeStream < Minitest::Test
   SOURCES.each do |from|
     define_method "test_a_reader_that_goes_leaves_equal_prefixes_from_#{from}" do
       STREAMS.each do |to|
-        reader, broken = narrow(to)
+        reader, broken = narrow(*pair(to))
         @threads << thread { reader.read(1_500_000) && reader.close }
         targets, collects = targets(*TARGETS)
         source = source(from, pattern(6 * MIB))
@@ -643,12 +636,12 @@ class TestTeeStream < Minitest::Test
       far.close
       targets, collects = targets(:tcp, :file, :picky)
       source = source(from, pattern(6 * MIB))
-      copy = settled(thread { IO::Splice.tee_stream(source, slow, *targets, broken) })
+      copy = until_settled(thread { IO::Splice.tee_stream(source, slow, *targets, broken) })
       assert_predicate copy, :alive?
       arrived = thread { reader.read }
-      error = assert_raises(Errno::EPIPE) { value_of(copy) }
+      error = assert_raises(Errno::EPIPE) { thread_value(copy) }
       slow.close
-      assert_failed error, broken, 4, [-> { value_of(arrived).byteslice(filled..) }, *collects]
+      assert_failed error, broken, 4, [-> { thread_value(arrived).byteslice(filled..) }, *collects]
       assert_operator error.bytes_written.first, :>, 0
     end
   end
@@ -777,7 +770,7 @@ class TestTeeStream < Minitest::Test
     guarded { Thread.pass until targets[TARGETS.index(:picky)].string == "before" }
     peer.setsockopt(Socket::Option.linger(true, 0))
     peer.close
-    error = assert_raises(Errno::ECONNRESET) { value_of(copy) }
+    error = assert_raises(Errno::ECONNRESET) { thread_value(copy) }
     assert_kind_of IO::Splice::PartialTee, error
     assert_nil error.target
     assert_equal [6] * TARGETS.size, error.bytes_written
@@ -852,7 +845,7 @@ class TestTeeStream < Minitest::Test
     reader, closed = unix_pair
     arrived = thread { reader.read }
     error = assert_raises(IOError) { tee_stream(tempfile(pattern(3 * MIB)), *targets, closed) { closed.close } }
-    assert_tells error, [*collects, -> { value_of(arrived) }]
+    assert_tells error, [*collects, -> { thread_value(arrived) }]
   end
 
   def test_a_child_that_is_forked_in_the_block_cannot_go_on_and_brings_nothing_into_its_own_pipes
@@ -889,7 +882,7 @@ class TestTeeStream < Minitest::Test
       [:file, *STREAMS].product([1, 2, 3]).each do |from,|
         held_up(from, to) do |copy, collects|
           copy.raise(error)
-          raised = assert_raises(error) { value_of(copy) }
+          raised = assert_raises(error) { thread_value(copy) }
           assert_tells raised, collects
           assert_nil raised.target
           assert_includes 1...(6 * MIB), raised.bytes_written.max
@@ -903,7 +896,7 @@ class TestTeeStream < Minitest::Test
       [:file, *STREAMS].product([1, 2, 3]).each do |from,|
         held_up(from, to) do |copy, collects|
           copy.kill
-          assert_nil value_of(copy)
+          assert_nil thread_value(copy)
           prefixes = collects.map(&:call)
           prefixes.each { |bytes| assert_bytes pattern(bytes.bytesize), bytes }
           assert_includes 1...(6 * MIB), prefixes.map(&:bytesize).max
@@ -916,9 +909,9 @@ class TestTeeStream < Minitest::Test
     define_method "test_closing_the_#{end_}_in_another_thread_with_a_slow_#{to}" do
       [:file, *STREAMS].each do |from|
         held_up(from, to) do |copy, collects, source, targets|
-          settled(copy)
+          until_settled(copy)
           guarded { end_ == :source ? source.close : targets.first.close }
-          error = assert_raises(IOError) { value_of(copy) }
+          error = assert_raises(IOError) { thread_value(copy) }
           assert_tells error, collects
           assert_nil error.target if end_ == :source
         end
@@ -930,9 +923,9 @@ class TestTeeStream < Minitest::Test
     STREAMS.each do |to|
       %i[stringio readpartial read].each do |from|
         held_up(from, to) do |copy, collects|
-          settled(copy)
+          until_settled(copy)
           copy.raise(Stop)
-          assert_tells assert_raises(Stop) { value_of(copy) }, collects
+          assert_tells assert_raises(Stop) { thread_value(copy) }, collects
         end
       end
     end
@@ -940,7 +933,7 @@ class TestTeeStream < Minitest::Test
 
   def test_a_timeout_around_it_ends_it
     [:file, *STREAMS, :stringio].each do |from|
-      reader, slow = narrow(:unix)
+      reader, slow = narrow(*pair(:unix))
       targets, collects = targets(:pipe, :stringio)
       source = source(from, pattern(6 * MIB))
       assert_raises(Timeout::Error) { Timeout.timeout(0.02) { IO::Splice.tee_stream(source, slow, *targets) } }
@@ -957,7 +950,7 @@ class TestTeeStream < Minitest::Test
         copy = until_asleep(thread { IO::Splice.tee_stream(reader, *targets) })
         stop == :raise ? copy.raise(Stop) : copy.kill
         begin
-          value_of(copy)
+          thread_value(copy)
         rescue Stop => e
           assert_equal [0] * 4, e.bytes_written
         end
@@ -975,9 +968,9 @@ class TestTeeStream < Minitest::Test
       writer.write("before")
       copy = until_asleep(thread { IO::Splice.tee_stream(reader, *targets) })
       guarded { Thread.pass while readable?(reader) }
-      settled(copy)
+      until_settled(copy)
       guarded { end_ == :source ? reader.close : targets[end_].close }
-      error = assert_raises(IOError) { value_of(copy) }
+      error = assert_raises(IOError) { thread_value(copy) }
       assert_equal [6] * 3, error.bytes_written
       assert_all "before", collects
     end
@@ -986,14 +979,14 @@ class TestTeeStream < Minitest::Test
   def test_signals_run_their_handlers_and_it_goes_on
     signals = 0
     handler = trap(:USR1) { signals += 1 }
-    reader, slow = narrow(:unix)
+    reader, slow = narrow(*pair(:unix))
     arrived = thread { drain(reader) }
     targets, collects = targets(:pipe, :file)
     kicks = thread { 100.times { Process.kill(:USR1, Process.pid) && sleep(0.0001) } }
     assert_equal 3 * MIB, tee_stream(source(:tcp, pattern(3 * MIB)), slow, *targets)
     kicks.join
     slow.close
-    assert_all pattern(3 * MIB), [-> { value_of(arrived) }, *collects]
+    assert_all pattern(3 * MIB), [-> { thread_value(arrived) }, *collects]
     assert_operator signals, :>, 0
   ensure
     trap(:USR1, handler)
@@ -1030,7 +1023,7 @@ class TestTeeStream < Minitest::Test
       [bytes, collects, thread { IO::Splice.tee_stream(source, *targets) }]
     end
     copies.each do |bytes, collects, copy|
-      assert_equal bytes.bytesize, value_of(copy)
+      assert_equal bytes.bytesize, thread_value(copy)
       assert_all bytes, collects
     end
   end
@@ -1038,7 +1031,7 @@ class TestTeeStream < Minitest::Test
   def test_fibers_run_while_it_waits
     (STREAMS + [:file]).each do |from|
       reader, writer = from == :file ? [tempfile(pattern(2 * MIB))] : pair(from)
-      ends = STREAMS.map { |to| narrow(to) }
+      ends = STREAMS.map { |to| narrow(*pair(to)) }
       arrived = ends.map { +"".b }
       file = tempfile
       picky = Picky.new
@@ -1059,7 +1052,7 @@ class TestTeeStream < Minitest::Test
   end
 
   def test_a_timeout_in_a_fiber_tells_what_each_has
-    reader, slow = narrow(:unix)
+    reader, slow = narrow(*pair(:unix))
     targets, collects = targets(:file, :stringio)
     error = nil
     with_scheduler do
@@ -1074,7 +1067,7 @@ class TestTeeStream < Minitest::Test
   end
 
   def test_a_target_that_fails_in_a_fiber
-    reader, slow = narrow(:tcp)
+    reader, slow = narrow(*pair(:tcp))
     far, broken = pipe
     far.close
     targets, collects = targets(:file, :unix)
@@ -1169,7 +1162,7 @@ class TestTeeStream < Minitest::Test
     once = lambda do
       peer.write("x")
       far.each { |io| assert_equal("x", guarded { io.read(1) }) }
-      settled(copy)
+      until_settled(copy)
       Dir.children("/proc/self/fd").filter_map { |fd| File.readlink("/proc/self/fd/#{fd}") rescue nil } # rubocop:disable Style/RescueModifier
          .grep(/\Apipe/).uniq.sort
     end
@@ -1177,17 +1170,13 @@ class TestTeeStream < Minitest::Test
     assert_equal first, once.call
     assert_equal first, once.call
     peer.close
-    assert_equal 3, value_of(copy)
+    assert_equal 3, thread_value(copy)
   end
 
   private
 
   def tee_stream(...)
     guarded { IO::Splice.tee_stream(...) }
-  end
-
-  def value_of(thread)
-    guarded { thread.value }
   end
 
   def path(content = "")
@@ -1225,13 +1214,6 @@ class TestTeeStream < Minitest::Test
       writer.close
     end
     reader
-  end
-
-  def fifo
-    path = "#{@dir}/fifo#{@paths += 1}"
-    File.mkfifo(path)
-    reader = File.open(path, File::RDONLY | File::NONBLOCK | File::BINARY)
-    closing(reader, File.open(path, "wb"))
   end
 
   # What a copy has left in a source.
@@ -1272,23 +1254,6 @@ class TestTeeStream < Minitest::Test
     end
   end
 
-  def stream_target(far, near)
-    @threads << (arrived = thread { drain(far) })
-    collect = lambda do
-      near.close
-      value_of(arrived).tap { far.close }
-    end
-    [near, collect]
-  end
-
-  # A terminal says EIO when the other side has gone.
-  def drain(io)
-    bytes = +"".b
-    loop { bytes << io.readpartial(65_536) }
-  rescue EOFError, Errno::EIO
-    bytes
-  end
-
   def appended
     path = path("first ")
     file, = closing(File.open(path, "ab"))
@@ -1301,26 +1266,10 @@ class TestTeeStream < Minitest::Test
     [file, collect]
   end
 
-  def content(file)
-    file.flush
-    file.rewind
-    file.read
-  end
-
-  # Ends that hold little.
-  def narrow(kind)
-    pair(kind).each do |io|
-      next io.fcntl(IO::Splice::F_SETPIPE_SZ, 16_384) if kind == :pipe
-
-      io.setsockopt(:SOCKET, :SNDBUF, kind == :tcp ? 65_536 : 8192)
-      io.setsockopt(:SOCKET, :RCVBUF, kind == :tcp ? 131_072 : 8192)
-    end
-  end
-
   # A copy of 6 MiB to a slow target, a file, an object and a fast one. It stands still, or will, because of
   # the slow one, from which a part has been read; the block gets it and what collects what has arrived.
   def held_up(from, to)
-    reader, slow = narrow(to)
+    reader, slow = narrow(*pair(to))
     source = source(from, pattern(6 * MIB))
     fast, collect = target(:unix)
     file = tempfile
@@ -1333,26 +1282,6 @@ class TestTeeStream < Minitest::Test
     end
     yield copy, [rest, -> { content(file) }, -> { string.string }, collect], source, [slow, file, string, fast]
     [reader, source].each { |io| io.close if io.respond_to?(:close) && !io.closed? }
-  end
-
-  # Returns once the thread has been waiting for some time.
-  def settled(thread)
-    seen = 0
-    guarded do
-      until seen == 20
-        seen = thread.stop? ? seen + 1 : 0
-        sleep 0.001
-      end
-    end
-    thread
-  end
-
-  def assert_bytes(expected, actual, what = nil)
-    return if expected.b == actual.b
-
-    differs = (0...[expected.bytesize, actual.bytesize].min).find { |at| expected.getbyte(at) != actual.getbyte(at) }
-    flunk [what, "#{expected.bytesize} bytes expected, #{actual.bytesize} got",
-           "the first that differs is #{differs.inspect}"].compact.join(", ")
   end
 
   def assert_all(expected, collects)
@@ -1378,63 +1307,5 @@ class TestTeeStream < Minitest::Test
     arrived = collects.map(&:call)
     arrived.each { |bytes| assert_bytes pattern(bytes.bytesize), bytes.b }
     assert_equal arrived.map(&:bytesize), error.bytes_written
-  end
-
-  # Runs in a child process, of which a failure is one here.
-  def in_a_child
-    report, into = pipe
-    pid = fork do
-      report.close
-      failure = begin
-        yield
-        ""
-      rescue Exception # rubocop:disable Lint/RescueException -- it is told
-        $ERROR_INFO.full_message(highlight: false)
-      end
-      into.write(failure)
-      into.flush
-    ensure
-      exit!(0)
-    end
-    into.close
-    assert_empty(guarded { report.read })
-  ensure
-    guarded { Process.wait(pid) } if pid
-  end
-
-  def with_scheduler
-    guarded do
-      thread do
-        Fiber.set_scheduler(SelectScheduler.new)
-        yield
-      end.value
-    end
-  end
-
-  # Two ends of a TLS connection.
-  def tls_pair
-    client, server = unix_pair
-    client = OpenSSL::SSL::SSLSocket.new(client, OpenSSL::SSL::SSLContext.new)
-    server = OpenSSL::SSL::SSLSocket.new(server, server_context)
-    [client, server].each { |socket| socket.sync_close = true }
-    accepting = thread { server.accept }
-    guarded { client.connect }
-    value_of(accepting)
-    [client, server]
-  end
-
-  def server_context
-    @server_context ||= OpenSSL::SSL::SSLContext.new.tap do |context|
-      key = OpenSSL::PKey::EC.generate("prime256v1")
-      certificate = OpenSSL::X509::Certificate.new
-      certificate.subject = certificate.issuer = OpenSSL::X509::Name.parse("/CN=localhost")
-      certificate.public_key = key
-      certificate.serial = 1
-      certificate.not_before = Time.now - 60
-      certificate.not_after = Time.now + 3600
-      certificate.sign(key, "SHA256")
-      context.key = key
-      context.cert = certificate
-    end
   end
 end
