@@ -8,7 +8,6 @@ require "support/example_program"
 # What is said of the gem, in comments and guides, is so.
 class DocumentationTest < Minitest::Test
   RUNNER = File.expand_path("support/example_runner.rb", __dir__)
-  LIB = File.expand_path("../lib", __dir__)
   MANUAL = %r{\Ahttps://man7\.org/linux/man-pages/man\d/\w+\.\w+\.html}
 
   # Blocks of the guides that cannot run here: the first line, and why not.

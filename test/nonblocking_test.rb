@@ -57,7 +57,7 @@ class TestNonblocking < Minitest::Test
     w.pipe_size = 1 << 20
     w.write_nonblock(pattern(1 << 20))
     blocking([r])
-    moved = in_child { IO.trysplice(r.public_send(as), nil, nearly_full.public_send(as), nil, 1 << 20) }
+    moved = said_in_a_child { IO.trysplice(r.public_send(as), nil, nearly_full.public_send(as), nil, 1 << 20) }
     assert_includes 1...(1 << 20), moved
     refute_predicate nearly_full, :nonblock?
     came = guarded { reader.read(left + moved) }
@@ -70,7 +70,7 @@ class TestNonblocking < Minitest::Test
     r, w = blocking(pipe)
     out, into = blocking(pipe)
     w << "bytes"
-    answers = in_child do
+    answers = said_in_a_child do
       [IO.trysplice(r.public_send(as), nil, writer.public_send(as), nil, 100),
        reader.wait_readable && IO.trysplice(reader.public_send(as), nil, into.public_send(as), nil, 100)]
     end
@@ -102,7 +102,7 @@ class TestNonblocking < Minitest::Test
     reader, nearly_full, left = nearly_stuffed(kind)
     r, w = blocking(pipe)
     w << pattern(65_536)
-    duplicated = in_child { IO.trytee(r.public_send(as), nearly_full.public_send(as), 65_536) }
+    duplicated = said_in_a_child { IO.trytee(r.public_send(as), nearly_full.public_send(as), 65_536) }
     assert_includes 1...65_536, duplicated
     refute_predicate nearly_full, :nonblock?
     came = guarded { reader.read(left + duplicated) }
@@ -111,14 +111,14 @@ class TestNonblocking < Minitest::Test
 
   def vmsplice_does_not_wait_for_room_in(kind, as)
     _, full, = stuffed(kind)
-    error = in_child { error_of { IO.vmsplice(full.public_send(as), "more", F_NONBLOCK) } }
+    error = said_in_a_child { error_of { IO.vmsplice(full.public_send(as), "more", F_NONBLOCK) } }
     assert_equal Errno::EAGAIN, error
     refute_predicate full, :nonblock?
   end
 
   def vmsplice_does_not_wait_for_room_for_all_in(kind, as)
     reader, nearly_full, left = nearly_stuffed(kind)
-    put = in_child { IO.vmsplice(nearly_full.public_send(as), [pattern(1 << 20)], F_NONBLOCK) }
+    put = said_in_a_child { IO.vmsplice(nearly_full.public_send(as), [pattern(1 << 20)], F_NONBLOCK) }
     assert_includes 1...(1 << 20), put
     refute_predicate nearly_full, :nonblock?
     came = guarded { reader.read(left + put) }
@@ -215,22 +215,8 @@ class TestNonblocking < Minitest::Test
   end
 
   def assert_would_block(io, &)
-    assert_equal [:EAGAIN, Errno::EAGAIN], in_child(&)
+    assert_equal [:EAGAIN, Errno::EAGAIN], said_in_a_child(&)
     refute_predicate io, :nonblock?
-  end
-
-  # What the block says in a process of its own.
-  def in_child
-    r, w = pipe
-    child = fork do
-      w << Marshal.dump(yield)
-    rescue StandardError => e
-      w << Marshal.dump(e.inspect)
-    ensure
-      exit!(0)
-    end
-    w.close
-    Marshal.load(answer_of(child, r)) # rubocop:disable Security/MarshalLoad
   end
 
   def spawned(script, **redirections)

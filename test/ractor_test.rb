@@ -1,7 +1,6 @@
 # frozen_string_literal: true
 
 require "test_helper"
-require "io/nonblock"
 
 # Every call works in Ractors other than the main one, with numbers and with IOs of the Ractor's own.
 class TestRactor < Minitest::Test

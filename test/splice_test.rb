@@ -42,7 +42,7 @@ class TestSplice < Minitest::Test
   def test_either_name_loads_it
     ["io/splice", "io_splice"].each do |name|
       script = "require #{name.inspect}; print IO::Splice::VERSION, ' ', IO.respond_to?(:trysplice)"
-      command = [RbConfig.ruby, "-I", File.expand_path("../lib", __dir__), "-e", script]
+      command = [RbConfig.ruby, "-I", LIB, "-e", script]
 
       assert_equal "#{IO::Splice::VERSION} true", IO.popen(command, &:read)
     end

@@ -734,11 +734,10 @@ class TestVmspliceMemory < Minitest::Test
       #{calls}.times(&work)
       puts size.call.zip(before).map { |now, then_| now - then_ }
     RUBY
-    lib = File.expand_path("../lib", __dir__)
     # One heap for all threads, as each takes up 64 MiB of addresses for its own; and what is freed goes back to the
     # system, so that what is left in use is all that counts.
     heap = { "MALLOC_ARENA_MAX" => "1", "MALLOC_MMAP_THRESHOLD_" => "8192", "MALLOC_TRIM_THRESHOLD_" => "131072" }
-    ruby = [heap, RbConfig.ruby, "-I", lib, "-r", "io/splice", "-e", script]
+    ruby = [heap, RbConfig.ruby, "-I", LIB, "-r", "io/splice", "-e", script]
     said = guarded { IO.popen(ruby, &:read) }
     assert_equal 4, said.lines.size
     said.split.map { |number| Integer(number) }
