@@ -11,6 +11,8 @@ namespace :test do
   Rake::TestTask.new(ruby: :compile) do |test|
     test.description = "Test the gem as its users see it"
     test.libs = %w[lib test]
+    test.warning = true
+    test.ruby_opts = ["-rsupport/strict"] # which makes warnings errors, before the first file is parsed
     test.test_files = FileList["test/**/*_test.rb"]
   end
 end

@@ -1,7 +1,6 @@
 # frozen_string_literal: true
 
 require "test_helper"
-require "io/nonblock"
 
 class TestArguments < Minitest::Test
   F_NONBLOCK = IO::Splice::F_NONBLOCK

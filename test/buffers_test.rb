@@ -1,7 +1,6 @@
 # frozen_string_literal: true
 
 require "test_helper"
-require "io/nonblock"
 
 class TestBuffers < Minitest::Test
   F_NONBLOCK = IO::Splice::F_NONBLOCK
@@ -359,11 +358,5 @@ class TestBuffers < Minitest::Test
     assert_raises(Errno::EAGAIN) { guarded(20) { IO.vmsplice(output, "x", F_NONBLOCK) } }
     assert_equal(:EAGAIN, guarded(20) { IO.trysplice(input, nil, output, nil, 9) })
     assert_equal(:EAGAIN, guarded(20) { IO.trytee(input, output, 9) })
-  end
-
-  # Asleep in the call itself, and not in some finalizer before it.
-  def until_in_vmsplice(thread)
-    guarded { Thread.pass until thread.stop? && thread.backtrace.to_a.first.to_s.match?(/vmsplice'\z/) }
-    thread
   end
 end

@@ -1,10 +1,8 @@
 # frozen_string_literal: true
 
 require "test_helper"
-require "io/nonblock"
 require "stringio"
 require "support/copy_ends"
-require "support/select_scheduler"
 
 class TestCopyInterrupts < Minitest::Test
   include CopyEnds
@@ -12,7 +10,6 @@ class TestCopyInterrupts < Minitest::Test
   KINDS = %i[pipe tcp unix].freeze
   PAIRS = KINDS.product(KINDS).freeze
   SIZE = 1_000_000
-  Stop = Class.new(StandardError)
 
   # At random moments: what has arrived and what is left are together all there was.
 
@@ -37,7 +34,7 @@ class TestCopyInterrupts < Minitest::Test
   def test_timeouts_at_random_moments_lose_nothing
     PAIRS.each do |from, to|
       20.times do
-        source = source(from)
+        source = narrow_source(from)
         target, arrived = slow_target(to)
         begin
           Timeout.timeout((rand * 0.004) + 0.0001) { IO::Splice.copy_stream(source, target) }
@@ -45,26 +42,26 @@ class TestCopyInterrupts < Minitest::Test
           nil
         end
         target.close
-        assert_whole(value_of(arrived), source)
+        assert_whole(thread_value(arrived), source)
       end
     end
   end
 
   def test_a_stopped_copy_can_be_taken_up_again_and_again
     PAIRS.each do |from, to|
-      source = source(from)
+      source = narrow_source(from)
       target, arrived = slow_target(to)
       loop do
         copy = thread { IO::Splice.copy_stream(source, target) }
         sleep(rand * 0.003)
         copy.raise(Stop)
-        value_of(copy)
+        thread_value(copy)
         break
       rescue Stop
         next
       end
       target.close
-      assert_bytes pattern(SIZE), value_of(arrived) + source.read
+      assert_bytes pattern(SIZE), thread_value(arrived) + source.read
     end
   end
 
@@ -80,7 +77,7 @@ class TestCopyInterrupts < Minitest::Test
       copy.raise(Stop)
       join_stopped(copy)
       [writer, target].each(&:close)
-      assert_bytes pattern(100_000), value_of(arrived) + reader.read
+      assert_bytes pattern(100_000), thread_value(arrived) + reader.read
     ensure
       [reader, writer, out, target].each(&:close)
     end
@@ -89,14 +86,14 @@ class TestCopyInterrupts < Minitest::Test
   def test_a_stopped_copy_with_a_length_leaves_the_rest
     PAIRS.each do |from, to|
       10.times do
-        source = source(from)
+        source = narrow_source(from)
         target, arrived = slow_target(to)
         copy = thread { IO::Splice.copy_stream(source, target, SIZE / 2) }
         sleep(rand * 0.003)
         copy.raise(Stop)
         join_stopped(copy)
         target.close
-        assert_whole(value_of(arrived), source)
+        assert_whole(thread_value(arrived), source)
       end
     end
   end
@@ -112,7 +109,7 @@ class TestCopyInterrupts < Minitest::Test
         guarded { copy.join }
         position = source.pos
         target.close
-        arrived = value_of(arrived)
+        arrived = thread_value(arrived)
         assert_equal arrived.bytesize, position
         assert_bytes pattern(position), arrived
       end
@@ -127,10 +124,10 @@ class TestCopyInterrupts < Minitest::Test
       out, target = pair(to)
       copy = waiting_for_input(reader, target)
       copy.raise(Stop)
-      assert_raises(Stop) { value_of(copy) }
+      assert_raises(Stop) { thread_value(copy) }
       copy = waiting_for_input(reader, target)
       copy.kill
-      assert_nil value_of(copy)
+      assert_nil thread_value(copy)
       assert_raises(Timeout::Error) { Timeout.timeout(0.01) { IO::Splice.copy_stream(reader, target) } }
       writer.write("still there")
       assert_equal 11, copy_stream(reader, target, 11)
@@ -162,7 +159,7 @@ class TestCopyInterrupts < Minitest::Test
         _, target = pair(to)
         copy = waiting_for_input(reader, target)
         guarded { end_ == :source ? reader.close : target.close }
-        assert_raises(IOError) { value_of(copy) }
+        assert_raises(IOError) { thread_value(copy) }
         writer.close
       end
     end
@@ -177,7 +174,7 @@ class TestCopyInterrupts < Minitest::Test
         writer.write("still there")
         copy = until_taken(reader, thread { IO::Splice.copy_stream(reader, target) })
         guarded { end_ == :source ? reader.close : target.close }
-        assert_raises(IOError) { value_of(copy) }
+        assert_raises(IOError) { thread_value(copy) }
         assert_still_there(reader, writer, out, target, filled)
       end
     end
@@ -203,13 +200,13 @@ class TestCopyInterrupts < Minitest::Test
   def test_signals_run_their_handlers_and_the_copy_goes_on
     signals = 0
     handler = trap(:USR1) { signals += 1 }
-    source = source(:tcp)
+    source = narrow_source(:tcp)
     target, arrived = slow_target(:unix)
     kicks = thread { 200.times { Process.kill(:USR1, Process.pid) && sleep(0.0001) } }
     assert_equal SIZE, copy_stream(source, target)
     kicks.join
     target.close
-    assert_bytes pattern(SIZE), value_of(arrived)
+    assert_bytes pattern(SIZE), thread_value(arrived)
     assert_operator signals, :>, 0
   ensure
     trap(:USR1, handler)
@@ -292,7 +289,7 @@ class TestCopyInterrupts < Minitest::Test
         writer.close
         copy = until_taken(source, thread { IO::Splice.copy_stream(source, target) })
         out.close
-        assert_raises(Errno::EPIPE, Errno::ECONNRESET) { value_of(copy) }
+        assert_raises(Errno::EPIPE, Errno::ECONNRESET) { thread_value(copy) }
         assert_next_copy_is_clean(from, to)
         assert_equal "foreign" * 1000, source.read
         [source, target].each(&:close)
@@ -303,15 +300,15 @@ class TestCopyInterrupts < Minitest::Test
   def test_fifty_copies_at_once
     copies = Array.new(50) do |index|
       from, to = PAIRS[index % PAIRS.size]
-      source = source(from, "#{index}:#{pattern(200_000)}".b)
+      source = narrow_source(from, "#{index}:#{pattern(200_000)}".b)
       target, arrived = slow_target(to)
       [thread { IO::Splice.copy_stream(source, target) }, target, arrived]
     end
     copies.each_with_index do |(copy, target, arrived), index|
       expected = "#{index}:#{pattern(200_000)}".b
-      assert_equal expected.bytesize, value_of(copy)
+      assert_equal expected.bytesize, thread_value(copy)
       target.close
-      assert_bytes expected, value_of(arrived)
+      assert_bytes expected, thread_value(arrived)
     end
   end
 
@@ -326,9 +323,9 @@ class TestCopyInterrupts < Minitest::Test
       assert_predicate guarded { Process.wait2(pid).last }, :success?
       writer.close
       arrived = thread { out.read }
-      assert_equal 13, value_of(copy)
+      assert_equal 13, thread_value(copy)
       target.close
-      assert_equal "of the parent", value_of(arrived).byteslice(filled..)
+      assert_equal "of the parent", thread_value(arrived).byteslice(filled..)
     end
   end
 
@@ -356,7 +353,7 @@ class TestCopyInterrupts < Minitest::Test
   # Ractors
 
   def test_a_ractor_copies_between_numbers_and_paths_and_ios_of_its_own
-    source = source(:unix)
+    source = narrow_source(:unix)
     target, arrived = slow_target(:tcp)
     copied, version = in_ractor(source.fileno, target.fileno) do |from, to|
       r, w = IO.pipe
@@ -369,7 +366,7 @@ class TestCopyInterrupts < Minitest::Test
     assert_equal SIZE, copied
     assert_equal File.read("/proc/version"), version
     target.close
-    assert_bytes pattern(SIZE), value_of(arrived)
+    assert_bytes pattern(SIZE), thread_value(arrived)
   end
 
   def test_a_ractor_copies_to_an_object
@@ -464,34 +461,16 @@ class TestCopyInterrupts < Minitest::Test
 
   private
 
-  # Ends that hold little, so that a copy is in the middle for most of its time.
-  def narrow(kind)
-    pair(kind).each do |io|
-      next io.fcntl(IO::Splice::F_SETPIPE_SZ, 16_384) if kind == :pipe
-
-      # A segment on the loopback has up to 64 KiB, and TCP is slow when not even two fit.
-      io.setsockopt(:SOCKET, :SNDBUF, kind == :tcp ? 65_536 : 8192)
-      io.setsockopt(:SOCKET, :RCVBUF, kind == :tcp ? 131_072 : 8192)
-    end
-  end
-
-  def source(kind, bytes = pattern(SIZE))
-    reader, writer = narrow(kind)
-    @threads << thread do
-      writer.write(bytes)
-    rescue Errno::EPIPE, Errno::ECONNRESET
-      nil
-    ensure
-      writer.close
-    end
-    reader
+  # It holds little, so that a copy is in the middle for most of its time.
+  def narrow_source(kind, bytes = pattern(SIZE))
+    fed(*narrow(*pair(kind)), bytes)
   end
 
   # A target that is slow to take what it gets, and the thread that has what arrived; the block is called
   # when it is `much`.
   def slow_target(kind, much = 0)
-    reader, writer = narrow(kind)
-    arrived = thread do
+    reader, writer = narrow(*pair(kind))
+    arrived = in_a_thread do
       bytes = +"".b
       while reader.wait_readable && !reader.eof?
         bytes << reader.readpartial(20_000)
@@ -501,12 +480,11 @@ class TestCopyInterrupts < Minitest::Test
       reader.close
       bytes
     end
-    @threads << arrived
     [writer, arrived]
   end
 
   def stopped_at_random(from, to)
-    source = source(from)
+    source = narrow_source(from)
     now = Thread::Queue.new
     target, arrived = slow_target(to, rand(SIZE)) { now << true }
     copy = thread { IO::Splice.copy_stream(source, target) }
@@ -514,18 +492,8 @@ class TestCopyInterrupts < Minitest::Test
     guarded { yield copy, source, target }
     join_stopped(copy)
     target.close
-    assert_whole(value_of(arrived), source)
+    assert_whole(thread_value(arrived), source)
     source.close
-  end
-
-  def value_of(thread)
-    guarded { thread.value }
-  end
-
-  def join_stopped(copy)
-    guarded { copy.join }
-  rescue Stop, IOError
-    nil
   end
 
   def assert_whole(arrived, source)
@@ -543,23 +511,16 @@ class TestCopyInterrupts < Minitest::Test
     assert_equal "still there", arrived + guarded { reader.read }
   end
 
-  def assert_bytes(expected, actual)
-    return if expected == actual
-
-    differs = (0...[expected.bytesize, actual.bytesize].min).find { |at| expected.getbyte(at) != actual.getbyte(at) }
-    flunk "#{expected.bytesize} bytes expected, #{actual.bytesize} got, the first that differs is #{differs.inspect}"
-  end
-
   def waiting_for_input(reader, target)
     until_asleep(thread { IO::Splice.copy_stream(reader, target) })
   end
 
   def assert_next_copy_is_clean(from, to)
-    source = source(from, pattern(5000))
+    source = narrow_source(from, pattern(5000))
     target, arrived = slow_target(to)
     assert_equal 5000, copy_stream(source, target)
     target.close
-    assert_bytes pattern(5000), value_of(arrived)
+    assert_bytes pattern(5000), thread_value(arrived)
     source.close
   end
 
@@ -572,15 +533,6 @@ class TestCopyInterrupts < Minitest::Test
       copied = IO::Splice.copy_stream(reader, target)
       target.close
       copied == 12 && out.read == "of the child"
-    end
-  end
-
-  def with_scheduler
-    guarded do
-      thread do
-        Fiber.set_scheduler(SelectScheduler.new)
-        yield
-      end.value
     end
   end
 end

@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
 require "test_helper"
-require "openssl"
 require "stringio"
+require "support/tls"
 require "zlib"
 
 class TestCopyObjects < Minitest::Test
@@ -272,18 +272,18 @@ class TestCopyObjects < Minitest::Test
 
   def test_a_tls_socket_as_the_target_is_written_encrypted
     [tempfile(pattern(300_000)), StringIO.new(pattern(300_000))].each do |source|
-      here, there, wire = tls_pair
+      here, there = tls_pair(wire = unix_pair)
       arrived = thread { there.read }
       assert_equal 300_000, copy_stream(source, here)
       here.close
-      assert_equal pattern(300_000), value_of(arrived)
+      assert_equal pattern(300_000), thread_value(arrived)
       there.close
       refute_includes wire.map(&:closed?), false
     end
   end
 
   def test_a_tls_socket_as_the_source_is_read_decrypted
-    here, there, = tls_pair
+    here, there = tls_pair
     feeder = thread { here.write(pattern(300_000)) && here.close }
     target = tempfile
     assert_equal 200_000, copy_stream(there, target, 200_000)
@@ -294,13 +294,13 @@ class TestCopyObjects < Minitest::Test
   end
 
   def test_a_tls_socket_to_a_tls_socket
-    client, from, = tls_pair
-    to, server, = tls_pair
+    client, from = tls_pair
+    to, server = tls_pair
     arrived = thread { server.read }
     feeder = thread { client.write(pattern(100_000)) && client.close }
     assert_equal 100_000, copy_stream(from, to)
     to.close
-    assert_equal pattern(100_000), value_of(arrived)
+    assert_equal pattern(100_000), thread_value(arrived)
     feeder.join
     [from, server].each(&:close)
   end
@@ -325,43 +325,11 @@ class TestCopyObjects < Minitest::Test
     guarded { IO::Splice.copy_stream(...) }
   end
 
-  def value_of(thread)
-    guarded { thread.value }
-  end
-
   def assert_content(expected, file)
     file.flush
     file.rewind
     actual = file.read
     assert_equal expected.bytesize, actual.bytesize
     assert expected.b == actual.b, "other bytes than expected"
-  end
-
-  # Two ends of a TLS connection, and the sockets under it.
-  def tls_pair
-    wire = unix_pair
-    client = OpenSSL::SSL::SSLSocket.new(wire.first, OpenSSL::SSL::SSLContext.new)
-    server = OpenSSL::SSL::SSLSocket.new(wire.last, server_context)
-    [client, server].each { |socket| socket.sync_close = true }
-    accepting = thread { server.accept }
-    guarded { client.connect }
-    guarded { accepting.value }
-    [client, server, wire]
-  end
-
-  def server_context
-    @server_context ||= OpenSSL::SSL::SSLContext.new.tap do |context|
-      key = OpenSSL::PKey::EC.generate("prime256v1")
-      name = OpenSSL::X509::Name.parse("/CN=localhost")
-      certificate = OpenSSL::X509::Certificate.new
-      certificate.subject = certificate.issuer = name
-      certificate.public_key = key
-      certificate.serial = 1
-      certificate.not_before = Time.now - 60
-      certificate.not_after = Time.now + 3600
-      certificate.sign(key, "SHA256")
-      context.key = key
-      context.cert = certificate
-    end
   end
 end

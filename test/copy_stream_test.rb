@@ -1,12 +1,8 @@
 # frozen_string_literal: true
 
 require "test_helper"
-require "io/nonblock"
-require "io/console"
 require "English"
-require "fcntl"
 require "pathname"
-require "pty"
 require "support/copy_ends"
 
 class TestCopyStream < Minitest::Test
@@ -773,40 +769,6 @@ class TestCopyStream < Minitest::Test
 
   private
 
-  def source(kind, bytes)
-    return tempfile(bytes) if kind == :file
-
-    reader, writer = pair(kind)
-    @threads << thread do
-      writer.write(bytes)
-      writer.close
-    rescue Errno::EPIPE, Errno::ECONNRESET
-      writer.close
-    end
-    reader
-  end
-
-  # A target, and what says what has arrived there.
-  def target(kind)
-    if kind == :file
-      file = tempfile
-      return [file, -> { content(file) }]
-    end
-    reader, writer = pair(kind)
-    @threads << (arrived = thread { reader.read })
-    collect = lambda do
-      writer.close
-      guarded { arrived.value }.tap { reader.close }
-    end
-    [writer, collect]
-  end
-
-  def content(file)
-    file.flush
-    file.rewind
-    file.read
-  end
-
   # The count or the error, what arrived, and what is left.
   def copy(from, to, bytes, *args)
     source = source(from, bytes)
@@ -817,13 +779,6 @@ class TestCopyStream < Minitest::Test
       $ERROR_INFO
     end
     [result, collect.call, source.read].tap { source.close }
-  end
-
-  def assert_bytes(expected, actual)
-    return if expected == actual
-
-    differs = (0...[expected.bytesize, actual.bytesize].min).find { |at| expected.getbyte(at) != actual.getbyte(at) }
-    flunk "#{expected.bytesize} bytes expected, #{actual.bytesize} got, the first that differs is #{differs.inspect}"
   end
 
   def assert_split(copied, source, arrived)

@@ -196,7 +196,7 @@ class TestCoreExt < Minitest::Test
   RUBY
 
   def self.outcomes
-    @outcomes ||= [[], ["-I#{File.expand_path("../lib", __dir__)}", "-rio/splice/core_ext"]].map do |options|
+    @outcomes ||= [[], ["-I", LIB, "-rio/splice/core_ext"]].map do |options|
       input = { stdin_data: Marshal.dump(CASES), binmode: true }
       out, status = Open3.capture2(RbConfig.ruby, "-W0", *options, "-e", PROGRAM, **input)
       raise "the program failed" unless status.success?
@@ -229,9 +229,8 @@ class TestCoreExt < Minitest::Test
   end
 
   def test_nothing_is_changed_without_asking
-    library = File.expand_path("../lib", __dir__)
     out, = guarded do
-      Open3.capture2(RbConfig.ruby, "-I#{library}", "-rio/splice", "-e", "print IO.method(:copy_stream).owner")
+      Open3.capture2(RbConfig.ruby, "-I#{LIB}", "-rio/splice", "-e", "print IO.method(:copy_stream).owner")
     end
     assert_equal "#<Class:IO>", out
   end
@@ -273,7 +272,7 @@ class TestCoreExt < Minitest::Test
 
   def with_core_ext(program)
     out, status = guarded do
-      Open3.capture2(RbConfig.ruby, "-W0", "-I#{File.expand_path("../lib", __dir__)}", "-rio/splice/core_ext",
+      Open3.capture2(RbConfig.ruby, "-W0", "-I", LIB, "-rio/splice/core_ext",
                      "-e", program)
     end
     assert_predicate status, :success?

@@ -1,16 +1,14 @@
 # frozen_string_literal: true
 
 require "test_helper"
-require "English"
-require "io/nonblock"
 require "rbconfig"
-require "support/copy_ends"
+require "support/relay_sides"
 require "support/select_scheduler"
 
 # Containers deny system calls by seccomp(2): with EPERM, or with ENOSYS as if the kernel were older. Copies have
 # another way then; a call that is the system call itself says so.
 class TestDeniedCalls < Minitest::Test
-  include CopyEnds
+  include RelaySides
 
   # linux/audit.h and asm/unistd.h of each machine.
   CALLS = %i[splice tee vmsplice copy_file_range sendfile mremap madvise prctl epoll_create1 preadv2 pwritev2 pipe2
@@ -91,7 +89,7 @@ class TestDeniedCalls < Minitest::Test
     in_a_child do
       relays = STREAMS.product(STREAMS).map { |kinds| kinds.map { |kind| side(kind) } }
       deny(answer, *calls)
-      relays.each { |left, right| assert_relayed(left, right, SIZE) }
+      relays.each { |left, right| assert_exchange(left, right, pattern(SIZE), pattern(SIZE).reverse) }
     end
   end
 
@@ -364,52 +362,6 @@ class TestDeniedCalls < Minitest::Test
     Warning[:experimental] = experimental
   end
 
-  def source(kind, bytes)
-    return tempfile(bytes) if kind == :file
-
-    reader, writer = ends(kind)
-    @threads << thread do
-      writer.write(bytes)
-      writer.close
-    end
-    reader
-  end
-
-  def target(kind)
-    return file_target(kind) if %i[file append].include?(kind)
-
-    reader, writer = ends(kind)
-    @threads << (arrived = thread { reader.read })
-    collect = lambda do
-      writer.close
-      guarded { arrived.value }.tap { reader.close }
-    end
-    [writer, collect]
-  end
-
-  def ends(kind)
-    return pair(kind) unless kind.start_with?("blocking_")
-
-    pair(kind.to_s.delete_prefix("blocking_").to_sym).each { |io| io.nonblock = false }
-  end
-
-  def file_target(kind)
-    file = tempfile
-    file.fcntl(Fcntl::F_SETFL, File::APPEND) if kind == :append
-    collect = lambda do
-      file.rewind
-      file.read
-    end
-    [file, collect]
-  end
-
-  def assert_bytes(expected, actual)
-    return if expected.b == actual.b
-
-    differs = (0...[expected.bytesize, actual.bytesize].min).find { |at| expected.getbyte(at) != actual.getbyte(at) }
-    flunk "#{expected.bytesize} bytes expected, #{actual.bytesize} got, the first that differs is #{differs.inspect}"
-  end
-
   def in_a_fiber
     said = nil
     guarded do
@@ -419,34 +371,6 @@ class TestDeniedCalls < Minitest::Test
       end.join
     end
     said
-  end
-
-  # Runs in a child process, of which a failure or a skip is one here.
-  def in_a_child
-    report, into = pipe
-    pid = fork do
-      report.close
-      yield
-      into.write("done")
-    rescue Minitest::Skip
-      into.write("skip #{$ERROR_INFO.message}")
-    rescue Exception # rubocop:disable Lint/RescueException -- it is told
-      into.write([$ERROR_INFO.class, $ERROR_INFO.message, *$ERROR_INFO.backtrace.grep(/#{__FILE__}/)].join("\n"))
-    ensure
-      into.flush
-      exit!(0)
-    end
-    into.close
-    said = guarded { report.read }
-    status = guarded { Process.wait2(pid).last }
-    pid = nil
-    skip(said.delete_prefix("skip ")) if said.start_with?("skip ")
-    flunk("the child ended with #{status}: #{said}") unless said == "done"
-  ensure
-    if pid
-      Process.kill(:KILL, pid)
-      Process.wait(pid)
-    end
   end
 
   # From here on these calls of this thread, and of those that it starts, have this answer.

@@ -8,7 +8,6 @@ require "support/example_program"
 # What is said of the gem, in comments and guides, is so.
 class DocumentationTest < Minitest::Test
   RUNNER = File.expand_path("support/example_runner.rb", __dir__)
-  LIB = File.expand_path("../lib", __dir__)
   MANUAL = %r{\Ahttps://man7\.org/linux/man-pages/man\d/\w+\.\w+\.html}
 
   # Blocks of the guides that cannot run here: the first line, and why not.
@@ -143,7 +142,7 @@ class DocumentationTest < Minitest::Test
   def run_program(dir, errors, *args)
     command = [RbConfig.ruby, "-W:no-experimental", "-I", LIB, RUNNER, *args.map(&:to_s)]
     pid = spawn(*command, chdir: dir, out: File::NULL, err: errors, in: File::NULL, pgroup: true)
-    ended(pid)
+    status_of(pid)
   ensure
     stop_group(pid)
   end

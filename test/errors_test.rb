@@ -2,7 +2,6 @@
 
 require "test_helper"
 require "delegate"
-require "io/nonblock"
 require "openssl"
 
 class TestErrors < Minitest::Test

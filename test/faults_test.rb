@@ -1,31 +1,26 @@
 # frozen_string_literal: true
 
 require "test_helper"
-require "English"
 require "etc"
-require "fcntl"
-require "support/copy_ends"
-require "support/select_scheduler"
+require "support/relay_sides"
 
 # What goes wrong outside: disks that are full, limits of the process, peers that break off or never read, files that
 # change meanwhile. Each has its error or its other way, and nothing is lost.
 class TestFaults < Minitest::Test
-  include CopyEnds
+  include RelaySides
 
   KINDS = %i[file pipe tcp unix].freeze
   STREAMS = %i[pipe tcp unix].freeze
   # What splice can move between.
   TO_PIPE = %i[file pipe tcp unix].product([:pipe]).freeze
   FROM_PIPE = [:pipe].product(%i[pipe tcp unix]).freeze
+  SPLICEABLE = (TO_PIPE | FROM_PIPE).freeze
 
   SIZE = 300_000
   MIB = 1 << 20
   LIMIT = 100_000
   # What is left of the memory: too little for the one thing or the other.
   ROOM = [50_000, 200_000, 500_000].freeze
-  # Held while a child is forked: to a child of a process in which a close has begun and not ended, the IO is closed and
-  # its descriptor is open.
-  CLOSING = Thread::Mutex.new
   NOBODY = 65_534
 
   # A disk that gets full
@@ -123,7 +118,7 @@ class TestFaults < Minitest::Test
 
   def test_full_and_partial_without_memory_for_pipes
     without_pipe_memory do
-      (TO_PIPE + FROM_PIPE).each do |from, to|
+      SPLICEABLE.each do |from, to|
         source = source(from, pattern(SIZE))
         target, collect = target(to)
         assert_equal(SIZE - 5000, guarded { IO::Splice.full(source, target, SIZE - 5000) })
@@ -152,7 +147,9 @@ class TestFaults < Minitest::Test
 
   def test_relay_without_memory_for_pipes
     without_pipe_memory do
-      STREAMS.product(STREAMS).each { |one, other| assert_relayed(side(one), side(other), SIZE) }
+      STREAMS.product(STREAMS).each do |one, other|
+        assert_exchange(side(one), side(other), pattern(SIZE), pattern(SIZE).reverse)
+      end
     end
   end
 
@@ -329,7 +326,7 @@ class TestFaults < Minitest::Test
     target, collect = target(:pipe)
     peer.write("before")
     copy = until_asleep(thread { IO::Splice.full(source, target, 100) })
-    reset(peer)
+    close_with_a_reset(peer)
     error = assert_raises(Errno::ECONNRESET) { guarded { copy.value } }
     assert_kind_of IO::Splice::PartialWrite, error
     assert_equal [6, "before"], [error.bytes_written, collect.call]
@@ -339,7 +336,7 @@ class TestFaults < Minitest::Test
     source, peer = tcp_pair
     target, collect = target(:pipe)
     copy = until_asleep(thread { IO::Splice.partial(source, target, 100) })
-    reset(peer)
+    close_with_a_reset(peer)
     assert_raises(Errno::ECONNRESET) { guarded { copy.value } }
     assert_empty collect.call
   end
@@ -351,7 +348,7 @@ class TestFaults < Minitest::Test
       copied = 0
       copy = thread { IO::Splice.copy_stream(source, target) { |bytes| copied = bytes } }
       guarded { peer.read(MIB) }
-      reset(peer)
+      close_with_a_reset(peer)
       assert_raises(Errno::ECONNRESET, Errno::EPIPE) { guarded { copy.value } }
       rest = source.read
       assert_operator rest.bytesize, :<=, (8 * MIB) - [copied, MIB].max
@@ -364,7 +361,7 @@ class TestFaults < Minitest::Test
     peer, target = tcp_pair
     copy = thread { IO::Splice.full(source, target, 8 * MIB) }
     guarded { peer.read(MIB) }
-    reset(peer)
+    close_with_a_reset(peer)
     error = assert_raises(Errno::ECONNRESET, Errno::EPIPE) { guarded { copy.value } }
     assert_operator error.bytes_written, :>=, MIB
     assert_bytes pattern(8 * MIB).byteslice(error.bytes_written..), source.read
@@ -376,7 +373,7 @@ class TestFaults < Minitest::Test
     relay = thread { IO::Splice.relay(left, right) }
     fill_in = thread { write_all(here, pattern(8 * MIB)) && here.close_write }
     guarded { there.read(MIB) }
-    reset(there)
+    close_with_a_reset(there)
     error = assert_raises(Errno::ECONNRESET, Errno::EPIPE) { guarded { relay.value } }
     assert_operator error.bytes_relayed.first, :>=, MIB
     rest = left.read
@@ -386,7 +383,7 @@ class TestFaults < Minitest::Test
 
   # A peer that never reads
 
-  (TO_PIPE + FROM_PIPE).each do |from, to|
+  SPLICEABLE.each do |from, to|
     %i[timeout kill].each do |stop|
       define_method "test_full_from_#{from}_to_#{to}_that_nobody_reads_ends_by_#{stop}_and_loses_nothing" do
         source = source(from, pattern(4 * MIB))
@@ -395,7 +392,7 @@ class TestFaults < Minitest::Test
         copy = thread do
           Timeout.timeout(stop == :timeout ? 0.05 : nil, stopped) { IO::Splice.full(source, writer, 4 * MIB) }
         end
-        settled(copy)
+        until_settled(copy)
         copy.kill if stop == :kill
         error = stop == :kill ? guarded { copy.value } : assert_raises(stopped) { guarded { copy.value } }
         arrived = thread { reader.read }
@@ -409,7 +406,7 @@ class TestFaults < Minitest::Test
   end
 
   # A connection may find more room meanwhile.
-  (TO_PIPE + FROM_PIPE - [%i[pipe tcp]]).each do |from, to|
+  (SPLICEABLE - [%i[pipe tcp]]).each do |from, to|
     define_method "test_partial_from_#{from}_to_#{to}_that_nobody_reads_takes_nothing" do
       source = source(from, pattern(100))
       reader, writer = pair(to)
@@ -494,7 +491,7 @@ class TestFaults < Minitest::Test
     there, right = unix_pair
     far.close_write
     relay = thread { IO::Splice.relay([input, near], right) }
-    settled(relay)
+    until_settled(relay)
     input.truncate(MIB)
     there.close_write
     arrived = thread { there.read }
@@ -562,7 +559,7 @@ class TestFaults < Minitest::Test
   def changing_while_it_waits(content)
     file = tempfile(content)
     reader, writer = pipe
-    copy = settled(thread { IO::Splice.full(file, writer, SIZE) })
+    copy = until_settled(thread { IO::Splice.full(file, writer, SIZE) })
     rest = lambda do
       arrived = thread { reader.binmode.read }
       thread { copy.join rescue nil }.join # rubocop:disable Style/RescueModifier -- the caller looks at how it ends
@@ -570,123 +567,6 @@ class TestFaults < Minitest::Test
       guarded { arrived.value }
     end
     yield file, copy, rest
-  end
-
-  # Ends
-
-  def source(kind, bytes)
-    return tempfile(bytes) if kind == :file
-
-    reader, @writer = pair(kind)
-    writer = @writer
-    @threads << thread do
-      write_all(writer, bytes)
-      CLOSING.synchronize { writer.close }
-    end
-    reader
-  end
-
-  def target(kind)
-    return file_target(kind) unless STREAMS.include?(kind)
-
-    reader, writer = pair(kind)
-    @threads << (arrived = thread { reader.read })
-    collect = lambda do
-      writer.close
-      guarded { arrived.value }.tap { reader.close }
-    end
-    [writer, collect]
-  end
-
-  def file_target(kind)
-    file = tempfile
-    file.fcntl(Fcntl::F_SETFL, File::APPEND) if kind == :append
-    [file, -> { content(file) }]
-  end
-
-  def write_all(io, bytes)
-    io.write(bytes)
-  rescue Errno::EPIPE, Errno::ECONNRESET
-    nil
-  end
-
-  def content(file)
-    file.rewind
-    file.read
-  end
-
-  def reset(socket)
-    socket.setsockopt(Socket::Option.linger(true, 0))
-    socket.close
-  end
-
-  # Returns once the thread has been waiting for some time.
-  def settled(thread)
-    seen = 0
-    guarded do
-      until seen == 10
-        seen = thread.stop? ? seen + 1 : 0
-        sleep 0.001
-      end
-    end
-    thread
-  end
-
-  def assert_bytes(expected, actual)
-    return if expected.b == actual.b
-
-    differs = (0...[expected.bytesize, actual.bytesize].min).find { |at| expected.getbyte(at) != actual.getbyte(at) }
-    flunk "#{expected.bytesize} bytes expected, #{actual.bytesize} got, the first that differs is #{differs.inspect}"
-  end
-
-  def with_scheduler
-    guarded do
-      thread do
-        Fiber.set_scheduler(SelectScheduler.new)
-        yield
-      end.value
-    end
-  end
-
-  # Limits
-
-  def in_a_child
-    said_in_a_child do
-      yield
-      nil
-    end
-  end
-
-  # What the block says in a child process, of which a failure or a skip is one here.
-  def said_in_a_child(&)
-    report, into = pipe.each(&:binmode)
-    pid = CLOSING.synchronize { fork } || say(report, into, &)
-    into.close
-    said = guarded { report.read }
-    status = guarded { Process.wait2(pid).last }
-    pid = nil
-    refute_empty said, "the child ended with #{status}"
-    how, said = Marshal.load(said) # rubocop:disable Security/MarshalLoad -- it is the child's
-    how == :said ? said : public_send(how, said)
-  ensure
-    if pid
-      Process.kill(:KILL, pid)
-      Process.wait(pid)
-    end
-  end
-
-  # In the child.
-  def say(report, into)
-    report.close
-    into.write(Marshal.dump([:said, yield]))
-  rescue Minitest::Skip
-    into.write(Marshal.dump([:skip, $ERROR_INFO.message]))
-  rescue Exception # rubocop:disable Lint/RescueException -- it is told
-    why = [$ERROR_INFO.class, $ERROR_INFO.message, *$ERROR_INFO.backtrace.grep(/#{__FILE__}/)]
-    into.write(Marshal.dump([:flunk, why.join("\n")]))
-  ensure
-    into.flush
-    exit!(0)
   end
 
   # Yields the path of a disk for 512 KiB, of which a file `filler` takes three quarters.

@@ -1,13 +1,12 @@
 # frozen_string_literal: true
 
 require "test_helper"
-require "io/nonblock"
 
 # A process forks while its threads are in the middle of calls.
 class TestFork < Minitest::Test
   def test_a_child_can_make_all_calls_while_the_parent_waits
     with_waits_in_all_calls do |_, finish|
-      assert_equal(all_calls_as_said, in_child { all_calls })
+      assert_equal(all_calls_as_said, said_in_a_child { all_calls })
       finish.call
     end
   end
@@ -34,7 +33,7 @@ class TestFork < Minitest::Test
   def test_a_thread_of_the_child_waits_and_is_interrupted
     r, = pipe
     _, into = pipe
-    said = in_child do
+    said = said_in_a_child do
       waiting = until_asleep(thread { IO.splice(r, nil, into, nil, 100) })
       r.close
       begin
@@ -49,7 +48,7 @@ class TestFork < Minitest::Test
 
   def test_a_fork_from_a_thread_that_leaves_others_in_calls_works
     with_waits_in_all_calls do |_, finish|
-      said = thread { in_child { all_calls } }
+      said = thread { said_in_a_child { all_calls } }
       assert_equal(all_calls_as_said, guarded { said.value })
       finish.call
     end
@@ -76,7 +75,9 @@ class TestFork < Minitest::Test
     file = tempfile("x" * 65_536)
     r, w = pipe
     ours = [file, r, w].map { |io| link(io.fileno) }
-    found = while_splicing(file, r, w) { Array.new(50) { in_child { all_links.count { |link| ours.include?(link) } } } }
+    found = while_splicing(file, r, w) do
+      Array.new(50) { said_in_a_child { all_links.count { |link| ours.include?(link) } } }
+    end
     assert_equal [3], found.uniq
   end
 
@@ -160,21 +161,5 @@ class TestFork < Minitest::Test
   def end_child(child)
     Process.kill(:KILL, child)
     Process.wait2(child).last
-  end
-
-  # What the block says in a process of its own.
-  def in_child
-    r, w = IO.pipe
-    child = started_child do
-      w << Marshal.dump(yield)
-    rescue StandardError => e
-      w << Marshal.dump(e.full_message)
-    end
-    w.close
-    flunk "the child hangs" unless r.wait_readable(SpliceTest::GUARD)
-    Marshal.load(r.read) # rubocop:disable Security/MarshalLoad
-  ensure
-    r.close
-    end_child(child)
   end
 end

@@ -77,10 +77,10 @@ class TestGC < Minitest::Test
     put = until_asleep(thread { IO.vmsplice(full, strings) })
     strings.each { |string| string.replace("changed") }
     strings.clear
-    churn(&)
+    amid_garbage(&)
     came = guarded { reader.read(there) }
     assert_equal there, came.bytesize
-    churn(&)
+    amid_garbage(&)
     came = guarded { reader.read(expected.bytesize) }
     assert_equal expected, came
     assert_equal(expected.bytesize, guarded { put.value })
@@ -95,7 +95,7 @@ class TestGC < Minitest::Test
     calls = [-> { IO.splice(Fresh.new(r, numbers), nil, Fresh.new(into, numbers), nil, 5) },
              -> { IO.vmsplice(Fresh.new(full, numbers), "bytes") }]
     waiting = calls.map { |call| until_asleep(thread(&call)) }
-    churn(&)
+    amid_garbage(&)
     waiting.each { |thread| assert_predicate thread, :alive? }
     w << "bytes"
     guarded { reader.read(there) }
@@ -126,11 +126,12 @@ class TestGC < Minitest::Test
 
   private
 
-  def stressed
-    GC.stress = true
-    yield
-  ensure
-    GC.stress = false
+  # Fills the places of what was freed.
+  def amid_garbage
+    5.times do
+      @garbage = Array.new(20_000) { |i| "garbage #{i}" }
+      yield
+    end
   end
 
   def works?(method)
@@ -138,14 +139,6 @@ class TestGC < Minitest::Test
     true
   rescue NotImplementedError, NoMethodError
     false
-  end
-
-  # Fills the places of what was freed.
-  def churn
-    5.times do
-      @garbage = Array.new(20_000) { |i| "garbage #{i}" }
-      yield
-    end
   end
 
   # Those that the garbage collector has not closed yet.

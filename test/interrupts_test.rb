@@ -2,7 +2,6 @@
 
 require "test_helper"
 require "fileutils"
-require "io/nonblock"
 require "stringio"
 
 # What ends a wait, what does not, and that no byte is lost either way.
@@ -40,7 +39,7 @@ class TestInterrupts < Minitest::Test
     from << "hello"
     waiting = until_asleep(in_a_thread { IO.splice(source, nil, target, nil, 1) })
     source.close
-    assert_raises(IOError) { value_of(waiting) }
+    assert_raises(IOError) { thread_value(waiting) }
     into.read_nonblock(1 << 20)
     target.close
     assert_equal "unwritten", into.read
@@ -110,14 +109,14 @@ class TestInterrupts < Minitest::Test
   def raise_ends(scene)
     waiting = until_asleep(in_a_thread(&scene.call))
     waiting.raise(Interrupted)
-    assert_raises(Interrupted) { value_of(waiting) }
+    assert_raises(Interrupted) { thread_value(waiting) }
     assert_nothing_lost(scene)
   end
 
   def kill_ends(scene)
     waiting = until_asleep(in_a_thread(&scene.call))
     waiting.kill
-    assert_nil value_of(waiting)
+    assert_nil thread_value(waiting)
     assert_nothing_lost(scene)
   end
 
@@ -138,7 +137,7 @@ class TestInterrupts < Minitest::Test
         scene.go_on.call
       end
       assert_equal 5, guarded(&scene.call)
-      value_of(sender)
+      thread_value(sender)
     end
     assert_equal "hello", scene.result.read_nonblock(100)
   end
@@ -147,7 +146,7 @@ class TestInterrupts < Minitest::Test
     on_signal(-> { raise Interrupted }) do
       sender = in_a_thread { signal_the_main_thread }
       assert_raises(Interrupted) { guarded(&scene.call) }
-      value_of(sender)
+      thread_value(sender)
     end
     assert_nothing_lost(scene)
   end
@@ -155,7 +154,7 @@ class TestInterrupts < Minitest::Test
   def close_ends(scene, which)
     waiting = until_asleep(in_a_thread(&scene.call))
     guarded { scene[which].close }
-    assert_raises(IOError) { value_of(waiting) }
+    assert_raises(IOError) { thread_value(waiting) }
     assert_predicate scene[which], :closed?
   end
 
@@ -165,7 +164,7 @@ class TestInterrupts < Minitest::Test
       sender = in_a_thread { signal_the_main_thread }
       # Ruby 4's own close says so to the thread that waits.
       assert_raises(*(RUBY_VERSION < "4" ? [IOError] : [IOError, ThreadError])) { guarded(&scene.call) }
-      value_of(sender)
+      thread_value(sender)
     end
     assert_predicate scene[which], :closed?
     close_what_ruby_left_open(number)
@@ -176,7 +175,7 @@ class TestInterrupts < Minitest::Test
     IO.popen("cat", "r+") do |cat|
       waiting = until_asleep(in_a_thread { IO.splice(r, nil, cat, nil, 100) })
       guarded { cat.close_write }
-      assert_raises(IOError) { value_of(waiting) }
+      assert_raises(IOError) { thread_value(waiting) }
     end
   end
 
@@ -186,7 +185,7 @@ class TestInterrupts < Minitest::Test
     IO.pipe.each(&:close)
     assert_predicate until_asleep(waiting), :alive?
     scene.go_on.call
-    assert_equal 5, value_of(waiting)
+    assert_equal 5, thread_value(waiting)
   end
 
   def test_all_threads_that_wait_for_an_io_hear_of_its_close
@@ -194,7 +193,7 @@ class TestInterrupts < Minitest::Test
     _, into = pipe
     waiting = Array.new(10) { until_asleep(in_a_thread { IO.splice(r, nil, into, nil, 100) }) }
     guarded { r.close }
-    waiting.each { |thread| assert_raises(IOError) { value_of(thread) } }
+    waiting.each { |thread| assert_raises(IOError) { thread_value(thread) } }
   end
 
   def test_an_error_between_two_pieces_of_waitall_loses_nothing
@@ -204,7 +203,7 @@ class TestInterrupts < Minitest::Test
     w << "first"
     came = guarded { out.readpartial(100) }
     until_asleep(waiting).raise(Interrupted)
-    assert_raises(Interrupted) { value_of(waiting) }
+    assert_raises(Interrupted) { thread_value(waiting) }
     w << "second"
     assert_equal 6, IO.splice(r, nil, into, nil, 100)
     assert_equal "firstsecond", came + out.read_nonblock(100)
@@ -229,7 +228,7 @@ class TestInterrupts < Minitest::Test
     stop = true
     assert_raises(EOFError) { guarded { loop { IO.splice(r, nil, into, nil, 65_536) } } }
     into.close
-    assert_equal value_of(producer), value_of(consumer)
+    assert_equal thread_value(producer), thread_value(consumer)
     assert_operator consumer.value, :>, 0
   end
 
@@ -246,7 +245,7 @@ class TestInterrupts < Minitest::Test
       rounds += 1
     end
     into.close
-    assert_equal (rounds * cycle.bytesize) + file.pos, value_of(consumer)
+    assert_equal (rounds * cycle.bytesize) + file.pos, thread_value(consumer)
     assert_operator consumer.value, :>, 0
   end
 
@@ -313,7 +312,7 @@ class TestInterrupts < Minitest::Test
     thread = in_a_thread(&)
     Thread.pass until thread[:computing]
     thread.raise(Interrupted)
-    assert_raises(Interrupted) { value_of(thread) }
+    assert_raises(Interrupted) { thread_value(thread) }
   end
 
   def splice_from_an_empty_pipe = splice_from(*pipe)
@@ -360,24 +359,12 @@ class TestInterrupts < Minitest::Test
               go_on: -> { reader.read(there) }, result: reader)
   end
 
-  def blocking(ends)
-    ends.each { |io| io.nonblock = false }
-  end
-
   def assert_nothing_lost(scene)
     again = until_asleep(in_a_thread(&scene.call))
     assert_predicate again, :alive?
     guarded { scene.go_on.call }
-    assert_equal 5, value_of(again)
+    assert_equal 5, thread_value(again)
     assert_equal "hello", scene.result.read_nonblock(100)
-  end
-
-  def in_a_thread(&)
-    thread(&).tap { |thread| (@threads ||= []) << thread }
-  end
-
-  def value_of(thread)
-    guarded { thread.value }
   end
 
   def on_signal(handler)
@@ -408,7 +395,7 @@ class TestInterrupts < Minitest::Test
     worker = begun(&)
     sleep moment
     way == "raise" ? worker.raise(Interrupted) : worker.kill
-    value_of(worker)
+    thread_value(worker)
   rescue Interrupted, EOFError
     nil
   end
@@ -472,7 +459,7 @@ class TestInterrupts < Minitest::Test
       reused = Array.new(1000) { change_current(*paths, mode) }
       assert_includes reused, true
       @stop = true
-      value_of(user)
+      thread_value(user)
       @current.close
       File.binread(paths.last)
     end

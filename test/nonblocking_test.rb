@@ -1,20 +1,17 @@
 # frozen_string_literal: true
 
 require "test_helper"
-require "io/console"
-require "io/nonblock"
-require "pty"
 require "rbconfig"
 
 # F_NONBLOCK and the try… calls never block, also on descriptors in blocking mode. Each call is made in a child
 # process: one that blocks may hold the GVL, and then nothing in its own process could end it.
 class TestNonblocking < Minitest::Test
   include IO::Splice
+  include SteadyBuffers
 
   PIPES = %i[pipe fifo].freeze
   STREAMS = [*PIPES, :unix_pair, :tcp_pair].freeze
   ALL = [*STREAMS, :terminal, :terminal_from_the_other_side].freeze
-  LIB = File.expand_path("../lib", __dir__)
 
   # Makes a test of a method below for every kind of descriptor, given as an IO and as a number.
   def self.test_each(name, kinds)
@@ -60,7 +57,7 @@ class TestNonblocking < Minitest::Test
     w.pipe_size = 1 << 20
     w.write_nonblock(pattern(1 << 20))
     blocking([r])
-    moved = in_child { IO.trysplice(r.public_send(as), nil, nearly_full.public_send(as), nil, 1 << 20) }
+    moved = said_in_a_child { IO.trysplice(r.public_send(as), nil, nearly_full.public_send(as), nil, 1 << 20) }
     assert_includes 1...(1 << 20), moved
     refute_predicate nearly_full, :nonblock?
     came = guarded { reader.read(left + moved) }
@@ -73,7 +70,7 @@ class TestNonblocking < Minitest::Test
     r, w = blocking(pipe)
     out, into = blocking(pipe)
     w << "bytes"
-    answers = in_child do
+    answers = said_in_a_child do
       [IO.trysplice(r.public_send(as), nil, writer.public_send(as), nil, 100),
        reader.wait_readable && IO.trysplice(reader.public_send(as), nil, into.public_send(as), nil, 100)]
     end
@@ -105,7 +102,7 @@ class TestNonblocking < Minitest::Test
     reader, nearly_full, left = nearly_stuffed(kind)
     r, w = blocking(pipe)
     w << pattern(65_536)
-    duplicated = in_child { IO.trytee(r.public_send(as), nearly_full.public_send(as), 65_536) }
+    duplicated = said_in_a_child { IO.trytee(r.public_send(as), nearly_full.public_send(as), 65_536) }
     assert_includes 1...65_536, duplicated
     refute_predicate nearly_full, :nonblock?
     came = guarded { reader.read(left + duplicated) }
@@ -114,14 +111,14 @@ class TestNonblocking < Minitest::Test
 
   def vmsplice_does_not_wait_for_room_in(kind, as)
     _, full, = stuffed(kind)
-    error = in_child { error_of { IO.vmsplice(full.public_send(as), "more", F_NONBLOCK) } }
+    error = said_in_a_child { error_of { IO.vmsplice(full.public_send(as), "more", F_NONBLOCK) } }
     assert_equal Errno::EAGAIN, error
     refute_predicate full, :nonblock?
   end
 
   def vmsplice_does_not_wait_for_room_for_all_in(kind, as)
     reader, nearly_full, left = nearly_stuffed(kind)
-    put = in_child { IO.vmsplice(nearly_full.public_send(as), [pattern(1 << 20)], F_NONBLOCK) }
+    put = said_in_a_child { IO.vmsplice(nearly_full.public_send(as), [pattern(1 << 20)], F_NONBLOCK) }
     assert_includes 1...(1 << 20), put
     refute_predicate nearly_full, :nonblock?
     came = guarded { reader.read(left + put) }
@@ -192,47 +189,14 @@ class TestNonblocking < Minitest::Test
     exit!(1)
   end
 
-  # With buffers that do not grow.
-  def tcp_pair
-    super.each do |socket|
-      socket.setsockopt(:SOCKET, :SNDBUF, 65_536)
-      socket.setsockopt(:SOCKET, :RCVBUF, 65_536)
-    end
-  end
-
-  def blocking(ends)
-    ends.each { |io| io.nonblock = false }
-  end
-
-  def fifo
-    Dir.mktmpdir do |dir|
-      path = File.join(dir, "fifo")
-      File.mkfifo(path)
-      reader = File.open(path, File::RDONLY | File::NONBLOCK)
-      closing(reader, File.open(path, File::WRONLY).tap { |writer| writer.sync = true })
-    end
-  end
-
-  def terminal
-    closing(*PTY.open).each(&:raw!).each { |io| io.sync = true }
-  end
-
   def terminal_from_the_other_side
     terminal.reverse
   end
 
-  # A reader, its full writer in blocking mode, and how much is in between. TCP (which may put off an
-  # acknowledgement by 40 ms) and terminals pass on what they hold a little later, which makes room again.
+  # A reader, its full writer in blocking mode, and how much is in between.
   def stuffed(kind)
     reader, full = send(kind)
-    total = fill(full)
-    calm = full.is_a?(TCPSocket) || full.tty? ? 0 : 15
-    until calm == 15
-      sleep 0.01
-      more = fill(full)
-      total += more
-      calm = more.zero? ? calm + 1 : 0
-    end
+    total = fill_up(full)
     [reader, *blocking([full]), total]
   end
 
@@ -251,22 +215,8 @@ class TestNonblocking < Minitest::Test
   end
 
   def assert_would_block(io, &)
-    assert_equal [:EAGAIN, Errno::EAGAIN], in_child(&)
+    assert_equal [:EAGAIN, Errno::EAGAIN], said_in_a_child(&)
     refute_predicate io, :nonblock?
-  end
-
-  # What the block says in a process of its own.
-  def in_child
-    r, w = pipe
-    child = fork do
-      w << Marshal.dump(yield)
-    rescue StandardError => e
-      w << Marshal.dump(e.inspect)
-    ensure
-      exit!(0)
-    end
-    w.close
-    Marshal.load(answer_of(child, r)) # rubocop:disable Security/MarshalLoad
   end
 
   def spawned(script, **redirections)

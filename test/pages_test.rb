@@ -2,28 +2,14 @@
 
 require "test_helper"
 require "objspace"
-require "open3"
-require "rbconfig"
-require "support/select_scheduler"
+require "support/piped_memory"
 
 class TestPages < Minitest::Test
-  include Experimental
-
-  Pages = IO::Splice::Pages
-  F_NONBLOCK = IO::Splice::F_NONBLOCK
-  F_GIFT = IO::Splice::F_GIFT
-  PAGE = IO::Splice::PAGE_SIZE
-  WAITALL = IO::Splice::WAITALL
+  include PipedMemory
 
   # Fits into a new pipe; is larger than that; is larger than a huge page.
   SMALL = [1, PAGE - 1, PAGE, PAGE + 1, (3 * PAGE) + 5].freeze
   LARGE = [300 << 10, (3 << 20) + 1].freeze
-
-  def teardown
-    GC.stress = false
-    @to_free&.each(&:free)
-    super
-  end
 
   # What it is made of
 
@@ -327,7 +313,7 @@ class TestPages < Minitest::Test
 
   def test_a_slice_outlives_the_whole
     slices = thread { Array.new(20) { |index| Pages.new(pattern(50_000)).slice(index * 100, 30_000).slice(7) } }.value
-    churn
+    collect_and_churn
 
     slices.each_with_index do |slice, index|
       expected = pattern(50_000).byteslice((index * 100) + 7, 29_993)
@@ -340,7 +326,7 @@ class TestPages < Minitest::Test
   def test_the_whole_outlives_a_slice
     pages = Pages.new(pattern(50_000))
     thread { 20.times { |index| pages.slice(index, 30_000) } }.join
-    churn
+    collect_and_churn
 
     assert_sent pattern(50_000), pages
   end
@@ -585,7 +571,7 @@ class TestPages < Minitest::Test
     assert collected, "nothing was collected"
     pipes.zip(copies).each_with_index do |((reader, _), (copy, _)), index|
       assert_equal numbered(index, 20_000), copy.readpartial(1 << 20)
-      churn(3)
+      collect_and_churn(3)
       assert_equal numbered(index, 20_000), reader.readpartial(1 << 20)
     end
   end
@@ -623,10 +609,10 @@ class TestPages < Minitest::Test
     filled = fill(writer)
     putting = thread { IO.vmsplice(writer, [Pages.new(pattern(300_000)), "and", Pages.new(pattern(200_000)).slice(9)]) }
     until_in_vmsplice(putting)
-    churn
+    collect_and_churn
     guarded { reader.read(filled) }
     first = guarded { reader.read(100_000) }
-    churn
+    collect_and_churn
     rest = guarded { reader.read(399_994) }
 
     assert_equal pattern(300_000) + "and".b + pattern(200_000).byteslice(9..), first + rest
@@ -639,7 +625,7 @@ class TestPages < Minitest::Test
     pieces = [Pages.new(pattern(300_000)), "and", Pages.new(pattern(9))]
     putting = until_in_vmsplice(thread { IO.vmsplice(writer, pieces) })
     pieces.replace(["wrong", Pages.new("wrong")])
-    churn(3)
+    collect_and_churn(3)
     guarded { reader.read(filled) }
 
     assert_equal(pattern(300_000) + "and".b + pattern(9), guarded { reader.read(300_012) })
@@ -765,7 +751,7 @@ class TestPages < Minitest::Test
     end
 
     ractors.each_with_index do |ractor, index|
-      id, bytesize, slice, right = value_of(ractor)
+      id, bytesize, slice, right = ractor_value(ractor)
       assert_equal [pages.__id__, 300_000, [true]], [id, bytesize, right]
       assert_equal pattern(300_000).byteslice(index * 999, 2000), slice.to_s
     end
@@ -779,7 +765,7 @@ class TestPages < Minitest::Test
     end
 
     ractors.each_with_index do |ractor, index|
-      value_of(ractor).each_with_index { |pages, size| assert_equal index.to_s * (1 + (size * 37)), pages.to_s }
+      ractor_value(ractor).each_with_index { |pages, size| assert_equal index.to_s * (1 + (size * 37)), pages.to_s }
     end
   end
 
@@ -791,7 +777,7 @@ class TestPages < Minitest::Test
     end
     came = guarded { to_parent.read(305_000) }
 
-    assert_predicate ended(child), :success?
+    assert_predicate status_of(child), :success?
     assert_equal pattern(300_000) + pattern(6000).byteslice(1000..), came
     assert_sent pattern(300_000), pages
   end
@@ -802,8 +788,8 @@ class TestPages < Minitest::Test
     child = fork_child do
       IO.vmsplice(w, [pages, Pages.new(pattern(20_000).reverse)])
     end
-    assert_predicate ended(child), :success?
-    churn
+    assert_predicate status_of(child), :success?
+    collect_and_churn
 
     assert_equal(pattern(20_000) + pattern(20_000).reverse, guarded { r.read(40_000) })
   end
@@ -816,7 +802,7 @@ class TestPages < Minitest::Test
       pages.slice(5)
       Pages.new("another")
     end
-    assert_predicate ended(child), :success?
+    assert_predicate status_of(child), :success?
 
     assert_equal pattern(20_000), r.readpartial(1 << 20)
     assert_sent pattern(20_000), pages
@@ -840,7 +826,7 @@ class TestPages < Minitest::Test
     came = guarded { from_child.read(5000) }
     mine += Array.new(10) { |index| Pages.new(numbered(index + 80, 500)) }
     tell << "."
-    assert_predicate ended(child), :success?
+    assert_predicate status_of(child), :success?
 
     assert_equal Array.new(10) { |index| numbered(index, 500) }.join, came
     assert_equal "before the fork", from_child.readpartial(99)
@@ -859,21 +845,18 @@ class TestPages < Minitest::Test
         IO.vmsplice(writer, kept)
       end
     end.value
-    churn
+    collect_and_churn
     tell << "."
 
-    assert_predicate ended(child), :success?
+    assert_predicate status_of(child), :success?
     assert_equal(Array.new(5) { |index| numbered(index, 9000) }.join, guarded { reader.read(45_000) })
   end
 
   private
 
-  def buffer_for(string) = to_free(IO::Buffer.for(string.dup))
-
-  # Ruby 3.1 crashes now and then when it collects a buffer that is a slice or of a string, and has not been freed.
-  def to_free(buffer)
-    (@to_free ||= []) << buffer
-    buffer
+  def collect_and_churn(...)
+    GC.compact if compaction?
+    super
   end
 
   def bytes_of(piece)
@@ -885,57 +868,17 @@ class TestPages < Minitest::Test
     (format("%04d,", index) * ((size / 5) + 1)).byteslice(0, size)
   end
 
-  def assert_sent(expected, data, flags = 0)
-    reader, writer = pipe
-    reading = thread { reader.binmode.read }
-
-    assert_equal(expected.bytesize, guarded { IO.vmsplice(writer, data, flags) })
-    writer.close
-    assert_equal(expected.b, guarded { reading.value })
-  ensure
-    reader.close
-  end
-
   # Calls the block with a class of pages and a number, and collects most of what it has made. Other Pages and
   # strings take its place.
   def put_and_collect(times = 10)
     kind = Class.new(Pages)
     thread { times.times { |index| yield kind, index } }.join
-    churn
+    collect_and_churn
     ObjectSpace.each_object(kind).count <= times / 2
-  end
-
-  def churn(times = 10)
-    GC.start
-    GC.compact if compaction?
-    @others = Array.new(times) { |index| [3 << 20, 60_000, PAGE, 10].map { |size| Pages.new(index.to_s * size) } }
-    @strings = Array.new(times) { "z" * 60_000 }
-    @others = nil
-    GC.start
-  end
-
-  def compaction?
-    GC.respond_to?(:compact) && GC.compact && true
-  rescue NotImplementedError
-    false
   end
 
   def resident
     File.read("/proc/self/status")[/VmRSS:\s+(\d+)/, 1].to_i << 10
-  end
-
-  # Asleep in the call itself, and not in some finalizer before it.
-  def until_in_vmsplice(thread)
-    guarded { Thread.pass until thread.stop? && thread.backtrace.to_a.first.to_s.match?(/vmsplice'\z/) }
-    thread
-  end
-
-  def in_ruby(code)
-    out, status = guarded do
-      Open3.capture2e(RbConfig.ruby, "-I", File.expand_path("../lib", __dir__), "-rio/splice", "-e", code)
-    end
-    assert_predicate status, :success?, out
-    out
   end
 
   # By how many bytes the code lets a process grow, at its highest.

@@ -1,8 +1,6 @@
 # frozen_string_literal: true
 
 require "test_helper"
-require "io/nonblock"
-require "support/select_scheduler"
 
 # A call that ends in the middle says how many bytes are in, and those are a prefix of what it was given.
 class TestPartialWrite < Minitest::Test
@@ -26,10 +24,10 @@ class TestPartialWrite < Minitest::Test
     define_method :"test_#{way}_in_the_middle_tells_how_much_went_in_to_a_#{mode}_pipe" do
       reader, writer = pipe
       writer.nonblock = nonblock
-      putting = until_in("vmsplice", thread { IO.vmsplice(writer, pattern(ALL)) })
+      putting = until_in_vmsplice(thread { IO.vmsplice(writer, pattern(ALL)) })
       read = guarded { reader.read(100_000) }
       guarded { Thread.pass while writable?(writer) }
-      until_in("vmsplice", putting)
+      until_in_vmsplice(putting)
       read += duplicate_of(reader)
       ending.call(putting, reader, writer)
       raised = assert_raises(error) { guarded { putting.value } }
@@ -43,7 +41,7 @@ class TestPartialWrite < Minitest::Test
       reader, writer = pipe
       fill(writer)
       writer.nonblock = nonblock
-      putting = until_in("vmsplice", thread { IO.vmsplice(writer, [pattern(ALL), IO::Splice::Pages.new("more")]) })
+      putting = until_in_vmsplice(thread { IO.vmsplice(writer, [pattern(ALL), IO::Splice::Pages.new("more")]) })
       ending.call(putting, reader, writer)
       raised = assert_raises(error) { guarded { putting.value } }
 
@@ -54,7 +52,7 @@ class TestPartialWrite < Minitest::Test
 
   def test_a_broken_pipe_says_it_in_the_message_too
     reader, writer = pipe
-    putting = until_in("vmsplice", thread { IO.vmsplice(writer, pattern(ALL)) })
+    putting = until_in_vmsplice(thread { IO.vmsplice(writer, pattern(ALL)) })
     reader.close
     error = assert_raises(Errno::EPIPE) { guarded { putting.value } }
 
@@ -87,7 +85,7 @@ class TestPartialWrite < Minitest::Test
 
   def test_rescue_finds_it
     reader, writer = pipe
-    putting = until_in("vmsplice", thread do
+    putting = until_in_vmsplice(thread do
       IO.vmsplice(writer, pattern(ALL))
     rescue PartialWrite => e
       [:partial, e.bytes_written]
@@ -229,7 +227,7 @@ class TestPartialWrite < Minitest::Test
       reader, writer = pipe
       writer.nonblock = nonblock
       seen = :nothing
-      putting = until_in("vmsplice", thread do
+      putting = until_in_vmsplice(thread do
         IO.vmsplice(writer, [pattern(ALL), IO::Splice::Pages.new("more")])
       rescue Exception => e # rubocop:disable Lint/RescueException
         seen = e
@@ -268,7 +266,7 @@ class TestPartialWrite < Minitest::Test
     putting = thread do
       Thread.handle_interrupt(Interrupted => :never) { written = IO.vmsplice(writer, pattern(ALL)) }
     end
-    until_in("vmsplice", putting).raise(Interrupted)
+    until_in_vmsplice(putting).raise(Interrupted)
 
     assert_bytes(pattern(ALL), guarded { reader.read(ALL) })
     refute_kind_of PartialWrite, assert_raises(Interrupted) { guarded { putting.value } }
@@ -284,7 +282,7 @@ class TestPartialWrite < Minitest::Test
       stop = false
       consumer = thread { consume(reader, twice) }
       worker = thread { produce(writer, twice) { stop } }
-      until_in("vmsplice", worker)
+      until_in_vmsplice(worker)
       200.times do
         sleep rand / 2000
         worker.raise(Interrupted)
@@ -453,22 +451,6 @@ class TestPartialWrite < Minitest::Test
 
   private
 
-  # Asleep in the call itself, and not in some finalizer before it.
-  def until_in(call, thread)
-    guarded do
-      Thread.pass until thread.stop? && thread.backtrace.to_a.first(2).grep(/\b#{call}'\z/).any?
-    end
-    thread
-  end
-
-  # As assert_equal, with a difference that can be read.
-  def assert_bytes(expected, actual, message = nil)
-    return pass if expected.b == actual.b
-
-    at = actual.bytes.zip(expected.bytes).index { |one, other| one != other } || actual.bytesize
-    flunk "#{message}: #{actual.bytesize} bytes instead of #{expected.bytesize}, the first wrong one at #{at}"
-  end
-
   # What is in a pipe. It stays there.
   def duplicate_of(reader)
     out, into = pipe
@@ -477,7 +459,7 @@ class TestPartialWrite < Minitest::Test
   end
 
   def interrupted(writer, data, error = Interrupted.new)
-    putting = until_in("vmsplice", thread { IO.vmsplice(writer, data) })
+    putting = until_in_vmsplice(thread { IO.vmsplice(writer, data) })
     putting.raise(error)
     assert_raises(error.class) { guarded { putting.value } }
   end
@@ -485,7 +467,7 @@ class TestPartialWrite < Minitest::Test
   # Runs the block, which vmsplices, and meanwhile the handler.
   def signalled(handler, &)
     before = trap(:USR1) { handler.call }
-    signal = thread { until_in("vmsplice", Thread.main) && Process.kill(:USR1, Process.pid) }
+    signal = thread { until_in_vmsplice(Thread.main) && Process.kill(:USR1, Process.pid) }
     guarded(&)
   ensure
     guarded { signal.join }

@@ -1,7 +1,6 @@
 # frozen_string_literal: true
 
 require "test_helper"
-require "io/nonblock"
 
 # Every call works in Ractors other than the main one, with numbers and with IOs of the Ractor's own.
 class TestRactor < Minitest::Test
@@ -45,7 +44,7 @@ class TestRactor < Minitest::Test
     end
     guarded { ready.read(1) }
     w << "from outside"
-    assert_equal 12, value_of(moved)
+    assert_equal 12, ractor_value(moved)
     assert_equal "from outside", out.read_nonblock(100)
   end
 
@@ -76,7 +75,7 @@ class TestRactor < Minitest::Test
         right
       end
     end
-    moving.each { |each| assert value_of(each) }
+    moving.each { |each| assert ractor_value(each) }
   end
 
   def test_errors_are_raised_in_the_ractor
@@ -111,13 +110,13 @@ class TestRactor < Minitest::Test
         [out, into].each(&:close)
       end
     end
-    guarded { drains.each { |drain| drain.send(:go) }.each { |drain| value_of(drain) } }
+    guarded { drains.each { |drain| drain.send(:go) }.each { |drain| ractor_value(drain) } }
     assert_empty sockets.map(&:first).select(&:nonblock?)
   end
 
   private
 
   def in_a_ractor(...)
-    value_of(ractor(...))
+    ractor_value(ractor(...))
   end
 end

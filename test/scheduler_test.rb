@@ -1,9 +1,7 @@
 # frozen_string_literal: true
 
 require "test_helper"
-require "io/nonblock"
 require "stringio"
-require "support/select_scheduler"
 
 # In a fiber with a scheduler the scheduler waits, and the other fibers of the thread run.
 class TestScheduler < Minitest::Test
@@ -22,7 +20,7 @@ class TestScheduler < Minitest::Test
         5.times { GC.start }
         open_descriptors < before + 10 or exit!(1)
       end
-      assert_predicate ended(child), :success?
+      assert_predicate status_of(child), :success?
     end
   end
 
@@ -65,7 +63,7 @@ class TestScheduler < Minitest::Test
     r, w = pipe
     w << "ball"
     moved = []
-    scheduler = with_scheduler do
+    scheduler = scheduler_of do
       Fiber.schedule { 10.times { moved << IO.splice(ping_r, nil, pong_w, nil, 100) } }
       Fiber.schedule do
         IO.splice(r, nil, ping_w, nil, 100)
@@ -85,7 +83,7 @@ class TestScheduler < Minitest::Test
     out, into = pipe
     w << "ball"
     moved = []
-    scheduler = with_scheduler do
+    scheduler = scheduler_of do
       Fiber.schedule { moved << IO.splice(here.public_send(as), nil, into.public_send(as), nil, 100) }
       Fiber.schedule { moved << IO.splice(r.public_send(as), nil, there.public_send(as), nil, 100) }
     end
@@ -98,7 +96,7 @@ class TestScheduler < Minitest::Test
   def tee(nonblock, as)
     r, w, out, into = in_mode(nonblock, *pipe, *pipe)
     duplicated = nil
-    scheduler = with_scheduler do
+    scheduler = scheduler_of do
       Fiber.schedule { duplicated = IO.tee(r.public_send(as), into.public_send(as), 100) }
       Fiber.schedule { IO.vmsplice(w.public_send(as), "ball") }
     end
@@ -112,7 +110,7 @@ class TestScheduler < Minitest::Test
     r, w = in_mode(nonblock, *pipe)
     file = tempfile
     put = nil
-    scheduler = with_scheduler do
+    scheduler = scheduler_of do
       Fiber.schedule { put = IO.vmsplice(w.public_send(as), [pattern(300_000)] * 2) }
       Fiber.schedule { IO.splice(r.public_send(as), nil, file.public_send(as), nil, 600_000, IO::Splice::WAITALL) }
     end
@@ -130,7 +128,7 @@ class TestScheduler < Minitest::Test
     r, w = pipe
     w << "ball"
     moved = nil
-    scheduler = with_scheduler do
+    scheduler = scheduler_of do
       Fiber.schedule { moved = IO.splice(r.public_send(as), nil, full.public_send(as), nil, 100) }
       Fiber.schedule { reader.read(there) }
     end
@@ -143,7 +141,7 @@ class TestScheduler < Minitest::Test
     r, w = pipe
     out, into = pipe
     w << "there"
-    scheduler = with_scheduler do
+    scheduler = scheduler_of do
       Fiber.schedule do
         IO.splice(r, nil, into, nil, 100)
         IO.vmsplice(w, "more")
@@ -167,7 +165,7 @@ class TestScheduler < Minitest::Test
       w << "from a thread"
     end
     moved = nil
-    scheduler = with_scheduler do
+    scheduler = scheduler_of do
       waiting = Thread.current
       moved = Fiber.new(blocking: true) { IO.splice(r, nil, into, nil, 100) }.resume
     end
@@ -291,7 +289,7 @@ class TestScheduler < Minitest::Test
     out, into = pipe
     came = +""
     moved = nil
-    scheduler = with_scheduler do
+    scheduler = scheduler_of do
       Fiber.schedule { moved = IO.splice(r, nil, into, nil, 9, IO::Splice::WAITALL) }
       Fiber.schedule do
         %w[one two six].each do |word|
@@ -320,16 +318,11 @@ class TestScheduler < Minitest::Test
   private
 
   # Runs the block and the fibers that it schedules, to their end, and returns the scheduler.
-  def with_scheduler
-    scheduler = SelectScheduler.new
-    running = thread do
-      Fiber.set_scheduler(scheduler)
+  def scheduler_of
+    with_scheduler do |scheduler|
       yield
+      scheduler
     end
-    guarded { running.join }
-    scheduler
-  ensure
-    running&.kill
   end
 
   def in_mode(nonblock, *ios)

@@ -2,11 +2,9 @@
 
 require "test_helper"
 require "delegate"
-require "io/nonblock"
-require "openssl"
 require "stringio"
 require "support/copy_ends"
-require "support/select_scheduler"
+require "support/tls"
 
 # What SECURITY.md promises, where it is not shown elsewhere already: memory on its way in test/vmsplice_memory_test.rb,
 # copies that are stopped in test/copy_interrupts_test.rb, children in test/fork_test.rb.
@@ -16,7 +14,6 @@ class TestSecurity < Minitest::Test
 
   Pages = IO::Splice::Pages
   FOREIGN = ("foreign " * 1000).freeze
-  Stop = Class.new(StandardError)
 
   # Memory: whoever has the bytes has no way to the memory that they came from
 
@@ -337,15 +334,6 @@ class TestSecurity < Minitest::Test
     data.is_a?(IO::Buffer) ? data.get_string : data.to_s
   end
 
-  # As assert_equal, with a difference that can be read.
-  def assert_bytes(expected, actual)
-    return pass if expected.b == actual&.b
-
-    at = expected.bytes.zip(actual.to_s.bytes).index { |wanted, got| wanted != got }
-    flunk "#{actual&.bytesize} bytes instead of #{expected.bytesize}, other ones from #{at} on: " \
-          "#{actual.to_s.byteslice(at || 0, 20).inspect}"
-  end
-
   # Ends of pipes and sockets with bytes in them.
 
   def filled(bytes)
@@ -487,12 +475,7 @@ class TestSecurity < Minitest::Test
     wire_far, far = unix_pair
     heard = +""
     wires = [[wire_near, wire_far], [wire_far, wire_near]].map { |from, to| thread { pass_on(from, to, heard) } }
-    client = OpenSSL::SSL::SSLSocket.new(near, OpenSSL::SSL::SSLContext.new)
-    server = OpenSSL::SSL::SSLSocket.new(far, server_context)
-    accepting = thread { server.accept }
-    guarded { client.connect }
-    guarded { accepting.value }
-    yield client, server
+    yield(*tls_pair([near, far]))
     refute_empty heard
     refute_includes heard, "secret"
   ensure
@@ -506,20 +489,5 @@ class TestSecurity < Minitest::Test
     to.close_write
   rescue IOError
     nil
-  end
-
-  def server_context
-    OpenSSL::SSL::SSLContext.new.tap do |context|
-      key = OpenSSL::PKey::EC.generate("prime256v1")
-      certificate = OpenSSL::X509::Certificate.new
-      certificate.subject = certificate.issuer = OpenSSL::X509::Name.parse("/CN=localhost")
-      certificate.public_key = key
-      certificate.serial = 1
-      certificate.not_before = Time.now - 60
-      certificate.not_after = Time.now + 3600
-      certificate.sign(key, "SHA256")
-      context.key = key
-      context.cert = certificate
-    end
   end
 end

@@ -8,7 +8,6 @@ require "shellwords"
 
 # One-liners in pipelines of a shell, whose pipes and files are in blocking mode.
 class TestShell < Minitest::Test
-  LIB = File.expand_path("../lib", __dir__)
   SIZE = 3_000_001
   PASS_ON = "loop { IO.splice($stdin, nil, $stdout, nil, 1 << 20) }"
 

@@ -2,9 +2,6 @@
 
 require "test_helper"
 require "etc"
-require "io/console"
-require "io/nonblock"
-require "pty"
 
 class TestSplice < Minitest::Test
   F_NONBLOCK = IO::Splice::F_NONBLOCK
@@ -45,7 +42,7 @@ class TestSplice < Minitest::Test
   def test_either_name_loads_it
     ["io/splice", "io_splice"].each do |name|
       script = "require #{name.inspect}; print IO::Splice::VERSION, ' ', IO.respond_to?(:trysplice)"
-      command = [RbConfig.ruby, "-I", File.expand_path("../lib", __dir__), "-e", script]
+      command = [RbConfig.ruby, "-I", LIB, "-e", script]
 
       assert_equal "#{IO::Splice::VERSION} true", IO.popen(command, &:read)
     end
@@ -144,14 +141,13 @@ class TestSplice < Minitest::Test
   end
 
   def test_a_fifo_as_input_and_as_output
-    fifo do |reader, writer|
-      onward, into = pipe
-      into << pattern(3000)
+    reader, writer = fifo
+    onward, into = pipe
+    into << pattern(3000)
 
-      assert_equal 3000, IO.splice(onward, nil, writer, nil, 9000)
-      assert_equal 3000, IO.splice(reader, nil, into, nil, 9000)
-      assert_equal pattern(3000), onward.readpartial(9000)
-    end
+    assert_equal 3000, IO.splice(onward, nil, writer, nil, 9000)
+    assert_equal 3000, IO.splice(reader, nil, into, nil, 9000)
+    assert_equal pattern(3000), onward.readpartial(9000)
   end
 
   # Sockets
@@ -175,37 +171,34 @@ class TestSplice < Minitest::Test
   # Devices
 
   def test_a_terminal_to_a_pipe
-    terminal do |master, slave|
-      reader, writer = pipe
-      slave << "from the slave"
+    master, slave = terminal
+    reader, writer = pipe
+    slave << "from the slave"
 
-      assert_equal 14, IO.splice(master, nil, writer, nil, 99)
-      master << "from the master"
-      assert_equal 15, IO.splice(slave, nil, writer, nil, 99)
-      assert_equal "from the slavefrom the master", reader.readpartial(99)
-    end
+    assert_equal 14, IO.splice(master, nil, writer, nil, 99)
+    master << "from the master"
+    assert_equal 15, IO.splice(slave, nil, writer, nil, 99)
+    assert_equal "from the slavefrom the master", reader.readpartial(99)
   end
 
   def test_a_pipe_to_a_terminal
-    terminal do |master, slave|
-      reader, writer = pipe
-      writer << "onetwo"
+    master, slave = terminal
+    reader, writer = pipe
+    writer << "onetwo"
 
-      assert_equal 3, IO.splice(reader, nil, slave, nil, 3)
-      assert_equal 3, IO.splice(reader, nil, master, nil, 9)
-      assert_equal "one", master.readpartial(99)
-      assert_equal "two", slave.readpartial(99)
-    end
+    assert_equal 3, IO.splice(reader, nil, slave, nil, 3)
+    assert_equal 3, IO.splice(reader, nil, master, nil, 9)
+    assert_equal "one", master.readpartial(99)
+    assert_equal "two", slave.readpartial(99)
   end
 
   def test_a_terminal_that_is_hung_up_is_an_input_error
-    terminal do |master, slave|
-      _, writer = pipe
-      slave.close
+    master, slave = terminal
+    _, writer = pipe
+    slave.close
 
-      assert_match(/splice/, assert_raises(Errno::EIO) { IO.splice(master, nil, writer, nil, 9) }.message)
-      assert_raises(Errno::EIO) { IO.trysplice(master, nil, writer, nil, 9) }
-    end
+    assert_match(/splice/, assert_raises(Errno::EIO) { IO.splice(master, nil, writer, nil, 9) }.message)
+    assert_raises(Errno::EIO) { IO.trysplice(master, nil, writer, nil, 9) }
   end
 
   def test_zeroes_from_the_zero_device
@@ -263,11 +256,10 @@ class TestSplice < Minitest::Test
   end
 
   def test_the_end_of_a_fifo
-    fifo do |reader, writer|
-      writer.close
+    reader, writer = fifo
+    writer.close
 
-      check_end_of_input(reader)
-    end
+    check_end_of_input(reader)
   end
 
   def test_the_end_of_a_socket
@@ -308,11 +300,10 @@ class TestSplice < Minitest::Test
   end
 
   def test_an_empty_fifo_in_blocking_mode_would_block
-    fifo do |reader, writer|
-      [reader, writer].each { |io| io.nonblock = false }
+    reader, writer = fifo
+    [reader, writer].each { |io| io.nonblock = false }
 
-      check_would_block_on_input(reader)
-    end
+    check_would_block_on_input(reader)
   end
 
   def test_an_empty_socket_would_block
@@ -333,9 +324,8 @@ class TestSplice < Minitest::Test
   end
 
   def test_a_silent_terminal_would_block
-    terminal do |master, slave|
-      [master, slave].each { |io| check_would_block_on_input(io) }
-    end
+    master, slave = terminal
+    [master, slave].each { |io| check_would_block_on_input(io) }
   end
 
   def test_a_full_pipe_would_block
@@ -507,24 +497,6 @@ class TestSplice < Minitest::Test
   end
 
   private
-
-  def fifo
-    Dir.mktmpdir do |dir|
-      path = File.join(dir, "fifo")
-      File.mkfifo(path)
-      reader = File.open(path, File::RDONLY | File::NONBLOCK)
-      writer = File.open(path, File::WRONLY)
-      closing(reader, writer)
-      yield reader, writer
-    end
-  end
-
-  def terminal
-    master, slave = closing(*PTY.open)
-    slave.raw!
-    [master, slave].each { |io| io.sync = true }
-    yield master, slave
-  end
 
   def check_socket_to_pipe(here, there)
     reader, writer = pipe

@@ -1,7 +1,6 @@
 # frozen_string_literal: true
 
 require "test_helper"
-require "io/nonblock"
 
 class TestTee < Minitest::Test
   F_NONBLOCK = IO::Splice::F_NONBLOCK

@@ -1,7 +1,6 @@
 # frozen_string_literal: true
 
 require "test_helper"
-require "io/nonblock"
 
 class TestVmsplice < Minitest::Test
   F_NONBLOCK = IO::Splice::F_NONBLOCK
@@ -404,17 +403,4 @@ class TestVmsplice < Minitest::Test
   end
 
   def each_mutation(&) = MUTATIONS.each_value(&)
-
-  def refill(writer)
-    nonblock = writer.nonblock?
-    fill(writer)
-  ensure
-    writer.nonblock = nonblock
-  end
-
-  # Asleep in the call itself, and not in some finalizer before it.
-  def until_in_vmsplice(thread)
-    guarded { Thread.pass until thread.stop? && thread.backtrace.to_a.first.to_s.match?(/vmsplice'\z/) }
-    thread
-  end
 end

@@ -1,12 +1,11 @@
 # frozen_string_literal: true
 
 require "test_helper"
-require "io/console"
-require "io/nonblock"
-require "pty"
 
 # A call without F_NONBLOCK waits, whatever the mode of its descriptors, and other threads run.
 class TestWaiting < Minitest::Test
+  include SteadyBuffers
+
   PIPES = %i[pipe fifo].freeze
   STREAMS = [*PIPES, :unix_pair, :tcp_pair].freeze
   ALL = [*STREAMS, :terminal].freeze
@@ -38,7 +37,7 @@ class TestWaiting < Minitest::Test
     moved = in_a_thread { IO.splice(reader.public_send(as), nil, w.public_send(as), nil, 100) }
     assert_others_run_during(moved)
     writer << "some bytes"
-    assert_equal 10, value_of(moved)
+    assert_equal 10, thread_value(moved)
     assert_equal "some bytes", r.read_nonblock(100)
     assert_equal nonblock, reader.nonblock?
   end
@@ -51,7 +50,7 @@ class TestWaiting < Minitest::Test
     moved = in_a_thread { IO.splice(r.public_send(as), nil, writer.public_send(as), nil, 10) }
     assert_others_run_during(moved)
     came = guarded { reader.read(there + 10) }
-    assert_equal 10, value_of(moved)
+    assert_equal 10, thread_value(moved)
     assert_equal "ffsome bytes", came[-12..]
     assert_equal nonblock, writer.nonblock?
   end
@@ -62,7 +61,7 @@ class TestWaiting < Minitest::Test
     moved = in_a_thread { IO.splice(reader.public_send(as), nil, into.public_send(as), nil, 100) }
     assert_others_run_during(moved)
     writer.close
-    assert_raises(EOFError) { value_of(moved) }
+    assert_raises(EOFError) { thread_value(moved) }
   end
 
   def tee_waits_for_bytes_from(kind, nonblock, as)
@@ -71,7 +70,7 @@ class TestWaiting < Minitest::Test
     duplicated = in_a_thread { IO.tee(reader.public_send(as), w.public_send(as), 100) }
     assert_others_run_during(duplicated)
     writer << "some bytes"
-    assert_equal 10, value_of(duplicated)
+    assert_equal 10, thread_value(duplicated)
     assert_equal "some bytes", r.read_nonblock(100)
     assert_equal "some bytes", reader.readpartial(100)
   end
@@ -85,7 +84,7 @@ class TestWaiting < Minitest::Test
     assert_others_run_during(duplicated)
     came = guarded { reader.read(there) }
     assert_equal "ff", came[-2..]
-    assert_equal 10, value_of(duplicated)
+    assert_equal 10, thread_value(duplicated)
     assert_equal "some bytes", reader.readpartial(100)
     assert_equal "some bytes", r.readpartial(100)
   end
@@ -96,7 +95,7 @@ class TestWaiting < Minitest::Test
     duplicated = in_a_thread { IO.tee(reader.public_send(as), into.public_send(as), 100) }
     assert_others_run_during(duplicated)
     writer.close
-    assert_raises(EOFError) { value_of(duplicated) }
+    assert_raises(EOFError) { thread_value(duplicated) }
   end
 
   def vmsplice_waits_for_room_in(kind, nonblock, as)
@@ -105,7 +104,7 @@ class TestWaiting < Minitest::Test
     put = in_a_thread { IO.vmsplice(writer.public_send(as), ["some ", "bytes"]) }
     assert_others_run_during(put)
     came = guarded { reader.read(there + 10) }
-    assert_equal 10, value_of(put)
+    assert_equal 10, thread_value(put)
     assert_equal "ffsome bytes", came[-12..]
   end
 
@@ -115,7 +114,7 @@ class TestWaiting < Minitest::Test
     assert_others_run_during(put)
     came = guarded { reader.read(1_000_000) }
     assert_equal pattern(1_000_000), came
-    assert_equal 1_000_000, value_of(put)
+    assert_equal 1_000_000, thread_value(put)
   end
 
   def all_calls_hear_of_the_last_reader_leaving(kind, nonblock, as)
@@ -129,7 +128,7 @@ class TestWaiting < Minitest::Test
       waiting = in_a_thread { call.call(full.public_send(as)) }
       assert_others_run_during(waiting)
       reader.close
-      assert_raises(Errno::EPIPE) { value_of(waiting) }
+      assert_raises(Errno::EPIPE) { thread_value(waiting) }
     end
     assert_equal "ready", r.read_nonblock(100)
   end
@@ -143,7 +142,7 @@ class TestWaiting < Minitest::Test
     assert_equal 4, w.write_nonblock("mine")
     assert_equal "mine", r.read_nonblock(100)
     writer << "theirs"
-    assert_equal 6, value_of(moved)
+    assert_equal 6, thread_value(moved)
     assert_equal "theirs", r.read_nonblock(100)
   end
 
@@ -160,7 +159,7 @@ class TestWaiting < Minitest::Test
     w << "3"
     came = guarded { reader.read(there + 1) }
     assert_equal "ff3", came[-3..]
-    assert_equal 1, value_of(moved)
+    assert_equal 1, thread_value(moved)
   end
 
   def test_waiting_costs_no_cpu
@@ -192,7 +191,7 @@ class TestWaiting < Minitest::Test
       r.read_nonblock(5, exception: false)
     end
     w << "stays"
-    assert_includes 1..100, value_of(moved)
+    assert_includes 1..100, thread_value(moved)
     assert_equal moved.value, out.read_nonblock(1000).bytesize
   end
 
@@ -205,7 +204,7 @@ class TestWaiting < Minitest::Test
     w << "late"
     assert_others_run_during(moved)
     guarded { out.read(there) }
-    assert_equal 4, value_of(moved)
+    assert_equal 4, thread_value(moved)
     assert_equal "late", out.read_nonblock(100)
   end
 
@@ -221,7 +220,7 @@ class TestWaiting < Minitest::Test
     moved = in_a_thread { IO.splice(r, nil, full, nil, 100) }
     assert_others_run_during(moved)
     assert_equal ".", out.read_nonblock(1)
-    assert_equal 4, value_of(moved)
+    assert_equal 4, thread_value(moved)
     assert_equal "#{"." * (slots - 1)}last", out.read_nonblock(100)
   end
 
@@ -235,7 +234,7 @@ class TestWaiting < Minitest::Test
       came = guarded { out.read(3) }
       assert_equal word, came
     end
-    assert_equal 9, value_of(moved)
+    assert_equal 9, thread_value(moved)
   end
 
   def test_vmsplice_says_how_much_went_in_before_the_last_reader_left
@@ -243,7 +242,7 @@ class TestWaiting < Minitest::Test
     put = in_a_thread { IO.vmsplice(writer, pattern(100_000)) }
     assert_others_run_during(put)
     reader.close
-    error = assert_raises(Errno::EPIPE) { value_of(put) }
+    error = assert_raises(Errno::EPIPE) { thread_value(put) }
     assert_includes error.message, "after #{IO::Splice::PIPE_CAPA} bytes"
   end
 
@@ -272,38 +271,9 @@ class TestWaiting < Minitest::Test
 
   private
 
-  def in_a_thread(&)
-    thread(&).tap { |thread| (@threads ||= []) << thread }
-  end
-
-  def value_of(thread)
-    guarded { thread.value }
-  end
-
   # A reader and a writer, both in the wanted mode.
   def ends(kind, nonblock)
     send(kind).each { |io| io.nonblock = nonblock }
-  end
-
-  def fifo
-    Dir.mktmpdir do |dir|
-      path = File.join(dir, "fifo")
-      File.mkfifo(path)
-      reader = File.open(path, File::RDONLY | File::NONBLOCK)
-      closing(reader, File.open(path, File::WRONLY).tap { |writer| writer.sync = true })
-    end
-  end
-
-  # With buffers that do not grow.
-  def tcp_pair
-    super.each do |socket|
-      socket.setsockopt(:SOCKET, :SNDBUF, 65_536)
-      socket.setsockopt(:SOCKET, :RCVBUF, 65_536)
-    end
-  end
-
-  def terminal
-    closing(*PTY.open).each(&:raw!).tap { |ends| ends.last.sync = true }
   end
 
   def stuff(writer, nonblock)

@@ -1,5 +1,7 @@
 # frozen_string_literal: true
 
+require "fcntl"
+
 # What the tests of copying share: ends of each kind, threads at the far ends, and the gem's pipes made before
 # the fixture counts descriptors.
 module CopyEnds
@@ -12,7 +14,7 @@ module CopyEnds
   def teardown
     super
   ensure
-    @threads.each { |thread| ended(thread) }
+    @threads.each { |thread| join_left_over(thread) }
   end
 
   private
@@ -28,6 +30,13 @@ module CopyEnds
     pairs.flatten.each(&:close)
   end
 
+  # The fixture has closed what the thread worked with.
+  def join_left_over(thread)
+    join_stopped(thread)
+  rescue SystemCallError
+    nil
+  end
+
   def pair(kind)
     case kind
     when :pipe then pipe.each(&:binmode)
@@ -36,31 +45,61 @@ module CopyEnds
     end
   end
 
-  # What a relay is given, and where its peer writes and reads.
-  def side(kind)
-    return pair(kind).then { |near, far| [near, far, far] } unless kind == :pipe
+  # As pair, and in blocking mode if the kind says so.
+  def ends(kind)
+    return pair(kind) unless kind.start_with?("blocking_")
 
-    input, far_out = pair(:pipe)
-    far_in, output = pair(:pipe)
-    [[input, output], far_out, far_in]
+    blocking(pair(kind.to_s.delete_prefix("blocking_").to_sym))
   end
 
-  def assert_relayed((left, to_left, from_left), (right, to_right, from_right), size)
-    writing = [[to_left, pattern(size)], [to_right, pattern(size).reverse]].map do |io, bytes|
-      thread { io.write(bytes) && io.close_write }
+  # What is to be copied: a file of it, or what a thread writes it to.
+  def source(kind, bytes)
+    kind == :file ? tempfile(bytes) : fed(*ends(kind), bytes)
+  end
+
+  # The reader, when a thread writes the bytes and the end.
+  def fed(reader, writer, bytes)
+    @writer = writer
+    in_a_thread do
+      write_all(writer, bytes)
+    ensure
+      SpliceTest::CLOSING.synchronize { writer.close }
     end
-    arrived = [from_left, from_right].map { |io| thread { io.read } }
-    assert_equal([size, size], guarded { IO::Splice.relay(left, right) })
-    assert_bytes(pattern(size).reverse, guarded { arrived[0].value })
-    assert_bytes(pattern(size), guarded { arrived[1].value })
-    writing.each(&:join)
+    reader
   end
 
-  # The fixture has closed what the thread worked with.
-  def ended(thread)
-    guarded { thread.join }
-  rescue IOError, SystemCallError
+  def write_all(io, bytes)
+    io.write(bytes)
+  rescue Errno::EPIPE, Errno::ECONNRESET
     nil
+  end
+
+  # A target, and what says what has arrived there.
+  def target(kind)
+    %i[file append].include?(kind) ? file_target(kind) : stream_target(*ends(kind))
+  end
+
+  def file_target(kind)
+    file = tempfile
+    file.fcntl(Fcntl::F_SETFL, File::APPEND) if kind == :append
+    [file, -> { content(file) }]
+  end
+
+  def stream_target(far, near)
+    arrived = in_a_thread { drain(far) }
+    collect = lambda do
+      near.close
+      thread_value(arrived).tap { far.close }
+    end
+    [near, collect]
+  end
+
+  # A terminal says EIO when the other side has gone.
+  def drain(io)
+    bytes = +"".b
+    loop { bytes << io.readpartial(65_536) }
+  rescue EOFError, Errno::EIO
+    bytes
   end
 
   def copy_stream(...)

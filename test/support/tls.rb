@@ -1,0 +1,31 @@
+# frozen_string_literal: true
+
+require "openssl"
+
+module SpliceTest
+  # Two ends of a TLS connection, over two sockets.
+  def tls_pair(wire = unix_pair)
+    client = OpenSSL::SSL::SSLSocket.new(wire.first, OpenSSL::SSL::SSLContext.new)
+    server = OpenSSL::SSL::SSLSocket.new(wire.last, server_context)
+    [client, server].each { |socket| socket.sync_close = true }
+    accepting = thread { server.accept }
+    guarded { client.connect }
+    thread_value(accepting)
+    [client, server]
+  end
+
+  def server_context
+    @server_context ||= OpenSSL::SSL::SSLContext.new.tap do |context|
+      key = OpenSSL::PKey::EC.generate("prime256v1")
+      certificate = OpenSSL::X509::Certificate.new
+      certificate.subject = certificate.issuer = OpenSSL::X509::Name.parse("/CN=localhost")
+      certificate.public_key = key
+      certificate.serial = 1
+      certificate.not_before = Time.now - 60
+      certificate.not_after = Time.now + 3600
+      certificate.sign(key, "SHA256")
+      context.key = key
+      context.cert = certificate
+    end
+  end
+end
