@@ -17,8 +17,8 @@ pub enum Route {
     Sendfile,
     /// Straight, when one end is a pipe.
     Splice,
-    /// From pipe to pipe. There `EINVAL` has one meaning: both are the same pipe, and a copy by any way
-    /// would never end.
+    /// From pipe to pipe. There `EINVAL` may mean that both are the same pipe, and then a copy by any route would never
+    /// end.
     PipeToPipe,
     /// ViaPipe a pipe of the gem's own.
     ViaPipe,
@@ -51,8 +51,9 @@ impl Route {
         ];
         match self {
             Self::ReadWrite => false,
-            Self::PipeToPipe => errno != Errno::INVAL && closed.contains(&errno),
-            _ => closed.contains(&errno),
+            Self::CopyFileRange | Self::Sendfile | Self::Splice | Self::PipeToPipe | Self::ViaPipe => {
+                closed.contains(&errno)
+            }
         }
     }
 }
