@@ -3,6 +3,7 @@
 require_relative "test_helper"
 require "socket"
 require "tmpdir"
+require "io/wait"
 require_relative "support/copy_ends"
 
 # What peers and error queues make splice(2) and poll(2) say, and is not so.
@@ -162,6 +163,27 @@ class HostilePeersTest < Minitest::Test
     end
   end
 
+  # A serial line: with VMIN 0 and VTIME, read(2) says 0 after a silence, and poll(2) says nothing.
+
+  def test_a_terminal_ends_after_the_silence_that_it_is_set_to
+    %i[pipe unix path].each do |to|
+      [0, 2].each do |tenths|
+        controller, line = serial_line(tenths)
+        controller.write("some bytes")
+        guarded { sleep 0.001 until line.ready? } if tenths.zero?
+        assert_bytes "some bytes", copied_to(to) { |target| IO::Splice.copy_stream(line, target) }, "#{tenths} to #{to}"
+      end
+    end
+  end
+
+  def test_a_terminal_in_a_tee_a_relay_and_a_fiber_ends_after_a_silence
+    _, line = serial_line(1)
+    assert_equal(0, guarded { IO::Splice.tee_stream(line, tempfile_path, tempfile_path) })
+    path = tempfile_path
+    with_scheduler { Fiber.schedule { line.close if IO::Splice.copy_stream(line, path).zero? } }
+    assert_predicate line, :closed?
+  end
+
   # Sockets with messages
 
   def test_messages_larger_than_a_pipe_arrive_whole_in_a_stream
@@ -238,6 +260,13 @@ class HostilePeersTest < Minitest::Test
       pieces.each { |piece| send_piece(socket, piece) }
       socket.close
     end
+  end
+
+  def serial_line(tenths)
+    controller, line = closing(*PTY.open)
+    system("stty", "raw", "-echo", "min", "0", "time", tenths.to_s, in: line, exception: true)
+    line.nonblock = false
+    [controller, line]
   end
 
   def with_error_queue(socket)

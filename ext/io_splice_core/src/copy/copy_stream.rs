@@ -52,7 +52,9 @@ impl<K: Kernel> CopyStream<K> {
     /// As [`CopyStream::new`], with a kernel of one's own.
     #[doc(hidden)]
     pub fn with_kernel(kernel: K, plan: Plan, len: Option<u64>, offset: Option<u64>) -> Self {
-        Self { pump: Pump::new(kernel, plan, len, offset), wait: Wait::default(), reported: None }
+        let mut wait = Wait::default();
+        wait.set_silence(plan.silence);
+        Self { pump: Pump::new(kernel, plan, len, offset), wait, reported: None }
     }
 
     /// Asks that the kernel never wait for a peer, not even on a descriptor in blocking mode.

@@ -41,11 +41,18 @@ pub(crate) struct Wait {
     since: Option<(Side, Instant)>,
     stalls: u32,
     rest_until: Option<Instant>,
+    /// After this the pump is to look at its input again, ready or not.
+    silence: Option<Duration>,
 }
 
 impl Wait {
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
         self.timeouts = timeouts;
+    }
+
+    /// As a plan knows it of its input.
+    pub fn set_silence(&mut self, silence: Option<Duration>) {
+        self.silence = silence;
     }
 
     /// Bytes have moved.
@@ -83,6 +90,14 @@ impl Wait {
         self.deadline().filter(|at| *at <= now).and(self.side)
     }
 
+    /// When the pump is to go on, ready or not.
+    fn resume_at(&self) -> Option<Instant> {
+        let (side, since) = self.since?;
+        let silence =
+            self.silence.filter(|_| side == Side::Input).and_then(|silence| since.checked_add(silence));
+        self.rest_until.or(silence)
+    }
+
     fn deadline(&self) -> Option<Instant> {
         let timeout = match self.side? {
             Side::Input => self.timeouts.input,
@@ -102,18 +117,15 @@ pub(crate) fn wait<'wait, 'fd>(
 ) -> Waited {
     let mut until = until;
     let mut ends = Vec::with_capacity(2);
-    let mut listening = Vec::with_capacity(2);
-    let mut resting = Vec::new();
+    let mut waits = Vec::with_capacity(2);
     for (wait, [input, output]) in pumps {
         let Some(side) = wait.side else { continue };
-        until = [until, wait.deadline(), wait.rest_until].into_iter().flatten().min();
-        if wait.rest_until.is_some() {
-            resting.push(wait);
-            continue;
+        until = [until, wait.deadline(), wait.resume_at()].into_iter().flatten().min();
+        if wait.rest_until.is_none() {
+            let fd = if side == Side::Input { input } else { output };
+            ends.push(Awaited { side, fd, ready: false });
         }
-        let fd = if side == Side::Input { input } else { output };
-        ends.push(Awaited { side, fd, ready: false });
-        listening.push(wait);
+        waits.push(wait);
     }
     let waited = host.wait(&mut ends, until.map(|at| at.saturating_duration_since(now)));
     match (waited, &mut *ends) {
@@ -121,11 +133,12 @@ pub(crate) fn wait<'wait, 'fd>(
         (Waited::Interrupted, _) => return waited,
         _ => {}
     }
-    let ready = listening.into_iter().zip(&ends).filter(|(_, end)| end.ready).map(|(wait, _)| wait);
-    ready.for_each(Wait::end);
-    if !resting.is_empty() {
-        let now = Instant::now();
-        resting.into_iter().filter(|wait| wait.rest_until <= Some(now)).for_each(Wait::end);
+    let mut ends = ends.into_iter();
+    for wait in waits {
+        let ready = wait.rest_until.is_none() && ends.next().is_some_and(|end| end.ready);
+        if ready || wait.resume_at().is_some_and(|at| at <= Instant::now()) {
+            wait.end();
+        }
     }
     waited
 }

@@ -1,4 +1,5 @@
 use std::os::fd::BorrowedFd;
+use std::time::Instant;
 
 use rustix::io::{Errno, Result};
 
@@ -53,8 +54,8 @@ pub struct Pump<K: Kernel = Linux> {
     /// Bounds one write(2).
     max_write: usize,
     may_block: bool,
-    /// The side for which the last step was blocked.
-    blocked: Option<Side>,
+    /// The side for which the last step was blocked, and since when.
+    blocked: Option<(Side, Instant)>,
 }
 
 impl<K: Kernel> Pump<K> {
@@ -145,7 +146,7 @@ impl<K: Kernel> Pump<K> {
     fn end_step(&mut self, step: Result<Advance>, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Advance {
         let step = match step {
             // Once more, right after it was reported as ready? poll(2) says whether somebody else was quicker.
-            Ok(Advance::Blocked(side)) if self.blocked == Some(side) => self
+            Ok(Advance::Blocked(side)) if self.was_blocked(side) => self
                 .is_ready(side, input, output)
                 .map(|ready| if ready { Advance::Stalled(side) } else { Advance::Blocked(side) }),
             step => step,
@@ -160,11 +161,22 @@ impl<K: Kernel> Pump<K> {
             Err(errno) => Advance::Failed(errno),
         };
         match advance {
-            Advance::Blocked(side) => self.blocked = Some(side),
+            Advance::Blocked(Side::Input) if self.is_silent() => return Advance::Done,
+            Advance::Blocked(side) if !self.was_blocked(side) => self.blocked = Some((side, Instant::now())),
             Advance::Progress => self.blocked = None,
             _ => {}
         }
         advance
+    }
+
+    fn was_blocked(&self, side: Side) -> bool {
+        self.blocked.is_some_and(|(before, _)| before == side)
+    }
+
+    /// Whether a terminal that ends after a silence has been silent for so long.
+    fn is_silent(&self) -> bool {
+        let since = self.blocked.filter(|(side, _)| *side == Side::Input).map(|(_, since)| since.elapsed());
+        self.plan.silence.is_some_and(|silence| since.unwrap_or_default() >= silence)
     }
 
     /// Finds out by read(2) what is true, when splice(2) says that the input has ended or that nothing is there, and that

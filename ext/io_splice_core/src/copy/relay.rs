@@ -119,6 +119,7 @@ impl<K: Kernel> Relay<K> {
             pump.never_block();
             let mut wait = Wait::default();
             wait.set_timeouts(timeouts);
+            wait.set_silence(plan.silence);
             OneWay { pump, wait, state: State::Open }
         };
         let ways = [way(a, plans[0], timeouts[0]), way(b, plans[1], timeouts[1])];

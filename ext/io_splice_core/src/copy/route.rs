@@ -1,9 +1,11 @@
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use rustix::fs::{FileType, tell};
 use rustix::io::Errno;
 use rustix::net::sockopt::{socket_domain, socket_type};
 use rustix::net::{AddressFamily, SocketType};
+use rustix::termios::{LocalModes, SpecialCodeIndex, tcgetattr};
 
 use crate::blocking::{MayBlock, may_block_of};
 use crate::descriptor::Descriptor;
@@ -90,6 +92,8 @@ pub struct Plan {
     pub(crate) messages_in: bool,
     /// The output is a regular file.
     pub(crate) file_out: bool,
+    /// The input is a terminal that ends after a silence (termios(3): VMIN 0, VTIME), which poll(2) does not tell.
+    pub(crate) silence: Option<Duration>,
 }
 
 impl Plan {
@@ -151,6 +155,7 @@ impl Plan {
         // Of the very same file it is not known whether the position is one as well.
         let is_file = from.kind() == FileType::RegularFile && self.limit.is_none();
         self.size = is_file.then(|| from.size());
+        self.silence = is_terminal(fd_in, from).then(|| silence(fd_in)).flatten();
         self.socket_in = from.kind() == FileType::Socket;
         self.messages_in = self.socket_in && has_messages(fd_in);
         if self.messages_in {
@@ -177,6 +182,7 @@ impl Plan {
         socket_in: false,
         messages_in: false,
         file_out: false,
+        silence: None,
     };
 }
 
@@ -245,6 +251,19 @@ fn is_unix_to_tcp(fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>) -> bool {
 /// Whether a socket has messages with bounds, and not a stream.
 fn has_messages(socket: BorrowedFd<'_>) -> bool {
     matches!(socket_type(socket), Ok(SocketType::DGRAM | SocketType::SEQPACKET | SocketType::RAW))
+}
+
+/// How long a terminal may be silent before read(2) says 0.
+///
+/// # References
+///  - [Linux]
+///
+/// [Linux]: https://man7.org/linux/man-pages/man3/termios.3.html
+fn silence(terminal: BorrowedFd<'_>) -> Option<Duration> {
+    let state = tcgetattr(terminal).ok()?;
+    let ends =
+        !state.local_modes.contains(LocalModes::ICANON) && state.special_codes[SpecialCodeIndex::VMIN] == 0;
+    ends.then(|| Duration::from_millis(100) * u32::from(state.special_codes[SpecialCodeIndex::VTIME]))
 }
 
 /// Whether an end is a terminal in blocking mode.

@@ -94,9 +94,11 @@ impl<K: Kernel> TeeStream<K> {
             pump.never_block();
             Target { pump, wait: Wait::default(), state: State::Served }
         };
+        let mut source_wait = Wait::default();
+        source_wait.set_silence(plan.silence);
         Self {
             source: Pump::new(kernel, plan, len, None),
-            source_wait: Wait::default(),
+            source_wait,
             targets: targets.into_iter().map(target).collect(),
             failed: None,
             reported: None,
