@@ -159,7 +159,7 @@ class DocumentationTest < Minitest::Test
     example.code.scan(/# .*Ruby (\d\.\d)/).flatten.any? { |version| version.to_f > RUBY_VERSION.to_f }
   end
 
-  def internal?(name) = name.match?(/\AIO::Splice::(Copying|CloseAfterFork)|#plain\?/)
+  def internal?(name) = name.match?(/\AIO::Splice::Copying|#plain\?/)
 
   def surface
     without, with = [[], ["-rio/splice/core_ext"]].map do |options|

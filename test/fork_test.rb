@@ -1,9 +1,14 @@
 # frozen_string_literal: true
 
 require "test_helper"
+require "io/nonblock"
+require "minitest/mock"
+require "support/copy_ends"
 
 # A process forks while its threads are in the middle of calls.
 class TestFork < Minitest::Test
+  include CopyEnds
+
   def test_a_child_can_make_all_calls_while_the_parent_waits
     with_waits_in_all_calls do |_, finish|
       assert_equal(all_calls_as_said, said_in_a_child { all_calls })
@@ -81,7 +86,116 @@ class TestFork < Minitest::Test
     assert_equal [3], found.uniq
   end
 
+  def test_a_child_keeps_no_pipe_of_any_number_of_relays
+    with_stalled_relays(300) do |own|
+      assert_operator own.size, :>, 256
+      assert_equal([], said_in_a_child { all_links & own })
+    end
+  end
+
+  def test_a_child_keeps_no_file_of_any_number_of_copies
+    file = Tempfile.new
+    file.write("x" * 1_000_000)
+    file.flush
+    sockets = Array.new(300) { unix_pair }
+    copies = sockets.map { |into, _| until_asleep(thread { IO::Splice.copy_stream(file.path, into) }) }
+    opened = -> { all_links.count(file.path) }
+    assert_equal 301, opened.call
+    assert_equal(1, said_in_a_child { opened.call })
+    assert_equal(1, said_in_a_child { said_in_a_child { opened.call } })
+    sockets.each { |_, from| assert_equal 1_000_000, guarded { from.read(1_000_000) }.bytesize }
+    assert_equal([1_000_000] * 300, guarded { copies.map(&:value) })
+  ensure
+    file.close!
+  end
+
+  def test_a_daemon_keeps_no_pipe
+    said = said_by_child do |say|
+      with_stalled_relays(10) do |own|
+        Process.daemon(true, true) # and the process that had the relays is gone
+        say.call(all_links & own)
+      end
+    end
+    assert_equal [], said
+  end
+
+  def test_a_process_that_popen_forks_keeps_no_pipe
+    with_stalled_relays(10) do |own|
+      IO.popen("-") do |io|
+        unless io
+          puts (all_links & own).size
+          $stdout.flush
+          exit!
+        end
+        assert_equal("0\n", guarded { io.read })
+      end
+    end
+  end
+
+  def test_fork_can_be_wrapped_by_an_alias
+    with_alias_of_fork do |calls|
+      with_stalled_relays(10) { |own| assert_equal([], said_in_a_child { all_links & own }) }
+      assert_equal 1, calls.call
+    end
+  end
+
+  def test_fork_can_be_stubbed
+    Process.stub(:_fork, 12_345) { assert_equal 12_345, fork }
+    with_stalled_relays(10) { |own| assert_equal([], said_in_a_child { all_links & own }) }
+  end
+
   private
+
+  # Yields the links of the pipes that relays have for themselves, with bytes in them that nobody takes yet.
+  def with_stalled_relays(count)
+    relays = Array.new(count) { Stalled.new(unix_pair, unix_pair) }
+    relays.each { |relay| until_asleep(relay.thread) }
+    before = all_links
+    relays.each { |relay| relay.near << "there" }
+    own = nil
+    guarded { Thread.pass until (own = (all_links - before).grep(/pipe:/)).size >= count }
+    yield own
+    assert_equal([["there", [5, 0]]] * count, guarded { relays.map(&:finish) })
+  end
+
+  # A relay whose output is full.
+  class Stalled
+    attr_reader :near, :thread
+
+    def initialize((near, front), (back, far))
+      @near = near
+      @far = far
+      @filled = 0
+      loop { @filled += back.write_nonblock("f" * 65_536) }
+    rescue IO::WaitWritable
+      @thread = Thread.new { IO::Splice.relay(front, back) }
+    end
+
+    # What has arrived, and what the relay says.
+    def finish
+      @near.close_write
+      @far.read(@filled)
+      @far.close_write
+      [@far.read, @thread.value]
+    end
+  end
+
+  # Yields how often fork went through a wrapper of the kind that instrumentation uses.
+  def with_alias_of_fork
+    calls = 0
+    Process.singleton_class.class_eval do
+      alias_method :_fork_without_counting, :_fork
+      remove_method :_fork
+      define_method(:_fork) { _fork_without_counting.tap { calls += 1 } }
+    end
+    yield -> { calls }
+  ensure
+    Process.singleton_class.class_eval do
+      remove_method :_fork
+      alias_method :_fork, :_fork_without_counting
+      remove_method :_fork_without_counting
+    end
+  end
 
   def all_calls_as_said
     [5, 5, 5, 5, :EAGAIN, nil, "bytesbytes", 4]
@@ -161,5 +275,26 @@ class TestFork < Minitest::Test
   def end_child(child)
     Process.kill(:KILL, child)
     Process.wait2(child).last
+  end
+
+  # As said_in_a_child, of a process that says it itself, by the block's argument.
+  def said_by_child
+    r, w = IO.pipe
+    say = lambda do |said|
+      w << Marshal.dump(said)
+      w.close
+      exit!(0)
+    end
+    child = started_child do
+      yield say
+    rescue StandardError => e
+      say.call(e.full_message)
+    end
+    w.close
+    flunk "the child hangs" unless r.wait_readable(SpliceTest::GUARD)
+    Marshal.load(r.read) # rubocop:disable Security/MarshalLoad
+  ensure
+    r.close
+    end_child(child)
   end
 end

@@ -384,19 +384,6 @@ class IO
       # @return [Integer] the bytes that are in
       attr_reader :bytes_written
     end
-
-    # The gem has descriptors of its own: pipes for copies, and duplicates for calls that may wait for a disk, so
-    # that a `close` in another thread cannot bring them to the wrong file. A forked child must not keep them.
-    # @private
-    module CloseAfterFork
-      def _fork
-        pid = super
-        Copying.close_after_fork if pid.zero?
-        pid
-      end
-    end
-    private_constant :CloseAfterFork
-    Process.singleton_class.prepend(CloseAfterFork)
   end
 end
 

@@ -42,6 +42,8 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     // SAFETY: nothing here is shared between Ractors but what the core keeps in atomics and behind a lock.
     unsafe { rb_sys::rb_ext_ractor_safe(true) };
 
+    io_splice_core::register_fork_handlers().map_err(|errno| error::errno(errno, "pthread_atfork", None))?;
+
     let io = ruby.class_io();
     let splice = io.define_module("Splice")?;
 
@@ -70,7 +72,6 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     opened.define_method("close", method!(Opened::close, 0))?;
     copying.define_class("Parked", ruby.class_object())?.undef_default_alloc_func();
     copying.define_singleton_method("check_copy", function!(copy::check_copy, 2))?;
-    copying.define_singleton_method("close_after_fork", function!(io_splice_core::close_after_fork, 0))?;
     let pages = splice.define_class("Pages", ruby.class_object())?;
     pages.undef_default_alloc_func();
     pages.define_singleton_method("new", method!(Pages::new, 1))?;

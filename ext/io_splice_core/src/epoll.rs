@@ -24,7 +24,7 @@ pub struct EpollSet {
 impl EpollSet {
     /// One that watches nothing yet.
     pub fn new() -> rustix::io::Result<Self> {
-        let epoll = PrivateFd::new(epoll::create(CreateFlags::CLOEXEC)?);
+        let epoll = PrivateFd::make(|| epoll::create(CreateFlags::CLOEXEC).map(PrivateFd::new))?;
         Ok(Self { epoll, watched: Vec::new() })
     }
 

@@ -45,9 +45,10 @@ impl PooledPipe {
                 return Ok(pipe);
             }
         }
-        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // At once: a child that is forked before this does not know of them.
-        let (reader, writer) = (PrivateFd::new(reader), PrivateFd::new(writer));
+        let (reader, writer) = PrivateFd::make(|| {
+            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+            Ok((PrivateFd::new(reader), PrivateFd::new(writer)))
+        })?;
         // EPERM: the user has many pipes already. Then a smaller one has to do.
         let capacity = [CAPACITY, CAPACITY / 4]
             .into_iter()

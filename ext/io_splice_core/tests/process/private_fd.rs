@@ -2,13 +2,17 @@
 
 use std::io::{Read, Write};
 use std::mem::forget;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::Once;
 
 use crate::support::*;
 use crate::{alone, is_open, open_descriptors};
-use io_splice_core::{Errno, PrivateFd, close_after_fork};
+use io_splice_core::{Errno, PooledPipe, PrivateFd, close_after_fork, register_fork_handlers};
 use rustix::fs::fstat;
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 fn number(fd: impl AsFd) -> RawFd {
     fd.as_fd().as_raw_fd()
@@ -142,39 +146,66 @@ fn close_after_fork_closes_once() {
     assert!(is_open(freed));
 }
 
+/// Runs with as many descriptors as there may be.
+fn with_many_descriptors(test: impl FnOnce()) {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    test();
+    setrlimit(Resource::Nofile, limit).unwrap();
+}
+
 #[test]
-fn more_than_the_table_holds_can_be_had_at_once() {
+fn of_any_number_a_child_keeps_none_and_nothing_of_others_is_closed() {
     let _alone = alone();
     let pipe = pipe();
-    for _ in 0..3 {
-        let had: Vec<_> = (0..400).map(|_| PrivateFd::duplicate(pipe.writer.as_fd()).unwrap()).collect();
-        for one in &had {
-            assert_eq!(rustix::io::write(one, b"x"), Ok(1));
+    with_many_descriptors(|| {
+        let before = open_descriptors();
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..1500 {
+            ours.push(duplicate_and_forget(&pipe.writer));
+            theirs.push(fcntl_dupfd_cloexec(&pipe.writer, 0).unwrap());
+            drop(PrivateFd::duplicate(pipe.writer.as_fd()).unwrap());
         }
-        assert_eq!(pipe.content(), [b'x'; 400]);
-        let numbers: Vec<_> = had.iter().map(number).collect();
-        drop(had);
-        assert!(!numbers.into_iter().any(is_open));
+        assert!(ours.iter().all(|number| is_open(*number)));
+        close_after_fork();
+        assert_eq!(open_descriptors().len(), before.len() + theirs.len());
+        drop(theirs);
+        assert_eq!(open_descriptors(), before);
+    });
+}
+
+/// Forks and looks in the child whether a number is open there.
+fn is_open_in_a_child(number: RawFd) -> bool {
+    let mut child = Command::new("true");
+    // SAFETY: the child makes system calls only.
+    unsafe {
+        child.pre_exec(move || {
+            let number = BorrowedFd::borrow_raw(number);
+            fcntl_getfd(number).map(drop).map_err(std::io::Error::from)
+        })
+    };
+    match child.status() {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(Errno::from_io_error(&error), Some(Errno::BADF));
+            false
+        }
     }
 }
 
 #[test]
-fn of_more_than_the_table_holds_some_stay_open_in_a_child() {
+fn every_fork_runs_the_handler() {
+    static ONCE: Once = Once::new();
     let _alone = alone();
+    ONCE.call_once(|| register_fork_handlers().unwrap());
     let pipe = pipe();
-    let numbers: Vec<_> = (0..300).map(|_| duplicate_and_forget(&pipe.writer)).collect();
-    close_after_fork();
-    let left: Vec<_> = numbers.into_iter().filter(|number| is_open(*number)).collect();
-    assert_eq!(left.len(), 300 - 256);
-
-    let later = duplicate_and_forget(&pipe.writer);
-    close_after_fork();
-    assert!(!is_open(later));
-    for number in left {
-        assert!(is_open(number));
-        // SAFETY: it was forgotten above, and nothing else knows of it.
-        drop(unsafe { OwnedFd::from_raw_fd(number) });
-    }
+    let had = PrivateFd::duplicate(pipe.writer.as_fd()).unwrap();
+    assert!(is_open_in_a_child(number(&pipe.writer)));
+    assert!(!is_open_in_a_child(number(&had)));
+    assert_eq!(rustix::io::write(&had, b"parent"), Ok(6));
+    let new = PooledPipe::take().unwrap();
+    assert!(!is_open_in_a_child(number(new.reader())));
+    assert!(new.is_of_this_process());
 }
 
 #[test]
