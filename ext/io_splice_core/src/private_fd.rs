@@ -3,8 +3,6 @@
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
-use rustix::io::fcntl_dupfd_cloexec;
-
 /// The numbers of all descriptors that the gem has for itself, so that a forked child can close its copies.
 /// A place holds one of them, or nothing.
 static KNOWN: [AtomicI32; 256] = [const { AtomicI32::new(NOTHING) }; 256];
@@ -27,19 +25,6 @@ impl PrivateFd {
         // When the table is full, a forked child just does not know of this one.
         places(number).find(|place| exchange(place, NOTHING, number));
         Self { number, generation: generation() }
-    }
-
-    /// A second descriptor of somebody's open file, for a call during which the first may be closed.
-    ///
-    /// While a call runs without the GVL another thread can close a descriptor and open another file
-    /// under its number: a call that has not reached the kernel by then would go to the wrong file.
-    ///
-    /// # References
-    ///  - [Linux]
-    ///
-    /// [Linux]: https://man7.org/linux/man-pages/man2/F_DUPFD.2const.html
-    pub fn duplicate(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
-        fcntl_dupfd_cloexec(fd, 0).map(Self::new)
     }
 }
 
