@@ -41,9 +41,10 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
         copy.prepend(bytes);
         ended = taken;
     }
-    let ended = ended.and_then(|()| run(ruby, &mut copy, input, output, progress));
+    ended = ended.and_then(|()| run(ruby, &mut copy, input, output, progress));
     if ended.is_err() && copy.needs_abort() {
-        abort_copy(input, output, |fd_in, fd_out| copy.abort(fd_in, fd_out));
+        let interrupted = abort_copy(input, output, |fd_in, fd_out| copy.abort(fd_in, fd_out));
+        ended = interrupted.and(ended);
     }
     keep_alive(&input);
     keep_alive(&output);
@@ -101,15 +102,17 @@ pub fn timeouts(input: End, output: End) -> Result<Timeouts, Error> {
 }
 
 /// After an error or an exception: delivers what can be delivered, and puts the input back to stand right
-/// behind it. `abort` is that of the core.
+/// behind it. `abort` is that of the core. An error takes the place of that exception.
 pub fn abort_copy(
     input: End,
     output: End,
     mut abort: impl FnMut(Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>) -> Vec<u8>,
-) {
+) -> Result<(), Error> {
     let mut bytes = Vec::new();
-    cleanup_without_gvl(&[input.to_seek_back(), Some(output)], &mut |fds| bytes = abort(fds[0], fds[1]));
+    let interrupted =
+        cleanup_without_gvl(&[input.to_seek_back(), Some(output)], &mut |fds| bytes = abort(fds[0], fds[1]));
     if !bytes.is_empty() {
         input.unread(bytes);
     }
+    interrupted
 }

@@ -3,8 +3,9 @@ use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use magnus::Error;
-use magnus::rb_sys::protect;
-use rb_sys::rb_unblock_function_t;
+use magnus::error::ErrorType;
+use magnus::rb_sys::{protect, resume_error};
+use rb_sys::{VALUE, rb_unblock_function_t};
 
 type Caught<R> = Result<R, Box<dyn Any + Send>>;
 
@@ -22,11 +23,14 @@ impl<F: FnOnce() -> R, R> Job<F, R> {
     /// unwind through C.
     unsafe extern "C" fn run(job: *mut c_void) -> *mut c_void {
         // SAFETY: every caller below hands over its own, live `Job` and looks at it only afterwards.
-        let job = unsafe { &mut *job.cast::<Self>() };
-        if let Some(work) = job.work.take() {
-            job.result = Some(catch_unwind(AssertUnwindSafe(work)));
-        }
+        unsafe { &mut *job.cast::<Self>() }.run_once();
         std::ptr::null_mut()
+    }
+
+    fn run_once(&mut self) {
+        if let Some(work) = self.work.take() {
+            self.result = Some(catch_unwind(AssertUnwindSafe(work)));
+        }
     }
 
     fn as_ptr(&mut self) -> *mut c_void {
@@ -61,6 +65,39 @@ pub fn without_or_raise<R>(work: impl FnOnce() -> R) -> Result<(), Error> {
     });
     job.finish();
     interrupted.map(drop)
+}
+
+/// Runs `work` while an exception or a `throw` is on its way, which it does not disturb. The error is what `work` says.
+pub fn ensure(work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    unsafe extern "C" fn nothing(_: VALUE) -> VALUE {
+        rb_sys::Qnil as _
+    }
+    unsafe extern "C" fn run<F: FnOnce() -> Result<(), Error>>(job: VALUE) -> VALUE {
+        // SAFETY: `ensure` hands over its own, live job.
+        let job = unsafe { &mut *(job as *mut Job<F, Result<(), Error>>) };
+        job.run_once();
+        let is_jump = |error: &Error| matches!(error.error_type(), ErrorType::Jump(_));
+        if let Some(Ok(Err(error))) =
+            job.result.take_if(|result| matches!(result, Ok(Err(error)) if is_jump(error)))
+        {
+            // SAFETY: it is the last thing here, and `protect` is around it.
+            unsafe { resume_error(error) }
+        }
+        rb_sys::Qnil as _
+    }
+    fn run_of<F: FnOnce() -> Result<(), Error>>(
+        _: &Job<F, Result<(), Error>>,
+    ) -> unsafe extern "C" fn(VALUE) -> VALUE {
+        run::<F>
+    }
+    let mut job = Job::new(work);
+    let run = run_of(&job);
+    let data = job.as_ptr() as VALUE;
+    // Ruby keeps what is on its way (`ec->errinfo`) aside for `ensure`, and in no other place that one could get at.
+    // SAFETY: both functions match their arguments, and `job` outlives the call. Only a jump is raised, since for an exception
+    // `protect` would want to put back what is on its way.
+    protect(|| unsafe { rb_sys::rb_ensure(Some(nothing), 0, Some(run), data) })?;
+    job.finish().unwrap_or(Ok(()))
 }
 
 /// With INTR_FAIL Ruby neither raises nor runs other Ruby code on this thread; without, this must be under `protect`.

@@ -56,10 +56,13 @@ impl Opened {
     }
 
     /// `close`
-    pub fn close(&self) {
+    pub fn close(&self) -> Result<(), Error> {
         let mut fd = self.fd().take();
-        let mut close = || drop(fd.take());
+        let mut interrupted = Ok(());
         // A disk may take its time.
-        gvl::without(&mut close).unwrap_or_else(close);
+        while fd.is_some() {
+            interrupted = gvl::without_or_raise(|| drop(fd.take())).and(interrupted);
+        }
+        interrupted
     }
 }

@@ -57,6 +57,11 @@ impl Piece {
 /// duplicated may still write to, and in Ruby 3.1 `IO::Buffer.for`.
 const COPY_BELOW: usize = 64 << 10;
 
+/// But no more than this in all, which other threads wait for: then only those are copied that may have their bytes in
+/// the object itself.
+const COPY_AT_MOST: usize = 256 << 10;
+const MAY_BE_EMBEDDED: usize = 1 << 10;
+
 impl Objects {
     fn len(self) -> usize {
         match self {
@@ -145,11 +150,14 @@ impl Payload {
         if self.is_snapshot {
             return Ok(());
         }
+        let mut copied = 0;
         for index in self.at..self.pieces.len() {
             self.pieces[index] = match &mut self.pieces[index] {
                 Piece::String(index) => {
                     let index = *index;
-                    self.snapshot_string(ruby, index)?
+                    let piece = self.snapshot_string(ruby, index, copied)?;
+                    copied += if let Piece::Copy(bytes) = &piece { bytes.len() } else { 0 };
+                    piece
                 }
                 Piece::Buffer(index) => {
                     // SAFETY: they are copied at once.
@@ -167,10 +175,11 @@ impl Payload {
     }
 
     /// Ruby's own copies of long strings share the memory until somebody writes to the original.
-    fn snapshot_string(&mut self, ruby: &Ruby, index: usize) -> Result<Piece, Error> {
+    fn snapshot_string(&mut self, ruby: &Ruby, index: usize, copied: usize) -> Result<Piece, Error> {
         // SAFETY: they are copied, or not looked at again, before Ruby code runs.
         let bytes = unsafe { self.objects.string(index) };
-        if bytes.len() < COPY_BELOW {
+        let copy_below = if copied < COPY_AT_MOST { COPY_BELOW } else { MAY_BE_EMBEDDED };
+        if bytes.len() < copy_below {
             return Piece::copy(ruby, bytes);
         }
         let object = self.objects.get(index);
@@ -188,12 +197,12 @@ impl Payload {
         self.at == self.pieces.len()
     }
 
-    /// Makes an attempt with the next pieces of one kind. Bytes that are only in part in the pipe have filled it,
-    /// which is the second answer.
-    pub fn attempt(&mut self, pipe: BorrowedFd<'_>) -> Result<(Attempt, bool), Error> {
+    /// Makes an attempt with the next pieces of one kind, and says how many bytes it was made with if that is known. It is
+    /// [recorded](Self::record) afterwards. With a snapshot it touches nothing of Ruby's.
+    pub fn attempt(&mut self, pipe: BorrowedFd<'_>) -> Result<(Attempt, usize), Error> {
         let rest = &mut self.pieces[self.at..];
         let mut skip = self.skip;
-        let (attempt, offered) = match rest {
+        Ok(match rest {
             [Piece::Gift(_, gift), ..] => (give_gift(pipe, gift, skip), 0),
             [Piece::Pages(_), ..] => {
                 let pages = rest.iter().map_while(|piece| match piece {
@@ -211,15 +220,14 @@ impl Payload {
                 }
                 (write_snapshot(pipe, &slices), slices.iter().map(|slice| slice.len()).sum())
             }
-        };
-        let full = match attempt {
-            Ok(Step::Moved(bytes)) => {
-                self.advance(bytes)?;
-                bytes < offered
-            }
-            _ => true,
-        };
-        Ok((attempt, full))
+        })
+    }
+
+    /// Records an attempt. Bytes that are only in part in the pipe have filled it, which is the answer.
+    pub fn record(&mut self, attempt: Attempt, offered: usize) -> Result<bool, Error> {
+        let Ok(Step::Moved(bytes)) = attempt else { return Ok(true) };
+        self.advance(bytes)?;
+        Ok(bytes < offered)
     }
 
     /// Records that `bytes` more are in the pipe.
@@ -290,7 +298,7 @@ fn give_gift(pipe: BorrowedFd<'_>, gift: &mut Gift, skip: usize) -> Attempt {
 
 /// A frozen string with the bytes of this one. None while something else (a `read` that was given it as
 /// its buffer, say) may write to its memory: then Ruby has locked it.
-fn frozen_copy(string: Value) -> Result<Option<RString>, Error> {
+pub fn frozen_copy(string: Value) -> Result<Option<RString>, Error> {
     let raw = string.as_raw();
     if !string.is_frozen() {
         // SAFETY: it is a String. It raises if that is locked.

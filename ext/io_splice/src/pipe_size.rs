@@ -1,19 +1,36 @@
+use std::os::fd::BorrowedFd;
+
+use io_splice_core::Errno;
 use magnus::{Error, Ruby, Value};
 
-use crate::end::{End, descriptor_of};
-use crate::{error, number};
+use crate::end::{End, descriptor_of, keep_alive};
+use crate::without_gvl::attempt_without_gvl;
+use crate::{error, gvl, number};
 
 /// `IO#pipe_size`
 pub fn get(_ruby: &Ruby, io: Value) -> Result<usize, Error> {
-    let end = End::of_io(io);
-    let fd = descriptor_of("pipe_size", &end)?;
-    io_splice_core::pipe_size(fd).map_err(|errno| error::errno(errno, "pipe_size", None))
+    call("pipe_size", io, io_splice_core::pipe_size)
 }
 
 /// `IO#pipe_size=`
 pub fn set(ruby: &Ruby, io: Value, size: Value) -> Result<usize, Error> {
     let size = number::capacity(ruby, size)?;
+    call("pipe_size=", io, |fd| io_splice_core::set_pipe_size(fd, size))
+}
+
+/// The kernel takes the lock of the pipe, which others may hold.
+fn call(
+    name: &str,
+    io: Value,
+    call: impl Fn(BorrowedFd<'_>) -> io_splice_core::Result<usize>,
+) -> Result<usize, Error> {
     let end = End::of_io(io);
-    let fd = descriptor_of("pipe_size=", &end)?;
-    io_splice_core::set_pipe_size(fd, size).map_err(|errno| error::errno(errno, "pipe_size=", None))
+    let mut size = Err(Errno::INTR);
+    if gvl::alone() {
+        size = call(descriptor_of(name, &end)?);
+    } else {
+        attempt_without_gvl(name, &[end], &mut |fds| size = call(fds[0]))?;
+    }
+    keep_alive(&end);
+    size.map_err(|errno| error::errno(errno, name, None))
 }

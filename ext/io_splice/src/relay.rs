@@ -43,11 +43,13 @@ pub fn relay_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
         }
     }
     let pass_on = |direction: Direction| pass_on.call::<_, Value>((direction as usize,)).map(drop);
-    let ended = ended.and_then(|()| run(ruby, &mut relay, ends, pass_on));
+    ended = ended.and_then(|()| run(ruby, &mut relay, ends, pass_on));
     if ended.is_err() {
         for (direction, (input, output)) in Direction::BOTH.into_iter().zip(ends) {
             if relay.needs_abort(direction) {
-                abort_copy(input, output, |fd_in, fd_out| relay.abort(direction, fd_in, fd_out));
+                let interrupted =
+                    abort_copy(input, output, |fd_in, fd_out| relay.abort(direction, fd_in, fd_out));
+                ended = interrupted.and(ended);
             }
         }
     }

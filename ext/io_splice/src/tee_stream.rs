@@ -56,9 +56,9 @@ pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     copy.prepend(first);
 
     let mut work = Work { copy, input, outputs, hand_over, taken, progress, failed: None };
-    let ended = ended.and_then(|()| work.run(ruby));
+    let mut ended = ended.and_then(|()| work.run(ruby));
     if ended.is_err() {
-        work.abort_copy();
+        ended = work.abort_copy().and(ended);
     }
     std::hint::black_box((&work.input, args));
     let delivered: Vec<u64> = work.copy.delivered().collect();
@@ -159,16 +159,17 @@ impl Work {
     }
 
     /// After an exception: every output gets what it takes at once of what another one has, and what none has
-    /// goes back.
-    fn abort_copy(&mut self) {
+    /// goes back. An error takes the place of that exception.
+    fn abort_copy(&mut self) -> Result<(), Error> {
         let ends: Vec<_> = std::iter::once(self.input.and_then(End::to_seek_back))
             .chain(self.outputs.iter().copied())
             .collect();
         let mut bytes = Vec::new();
-        cleanup_without_gvl(&ends, &mut |fds| bytes = self.copy.abort(fds[0], &fds[1..]));
+        let interrupted = cleanup_without_gvl(&ends, &mut |fds| bytes = self.copy.abort(fds[0], &fds[1..]));
         if let (Some(input), false) = (self.input, bytes.is_empty()) {
             input.unread(bytes);
         }
+        interrupted
     }
 }
 

@@ -1,13 +1,13 @@
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use io_splice_core::{
-    Attempt, Call, Errno, Flags, MayBlock, Nonblocking, PrivateFd, Side, Step, both_may_block, pipe_size,
-    ready, refusal,
+    Attempt, Call, Errno, Flags, MayBlock, Readiness, Side, Step, both_may_block, ready, refusal, splice_now,
 };
 use magnus::{Error, IntoValue, Ruby, Value};
 
 use crate::end::{End, descriptors, keep_alive};
 use crate::wait::Waiter;
+use crate::without_gvl::attempt_without_gvl;
 use crate::{EAGAIN, error, gvl, number};
 
 /// What a call says when it moved nothing.
@@ -53,11 +53,14 @@ fn splice_in(manner: Manner, ruby: &Ruby, args: &[Value]) -> Result<Value, Error
     };
     let kernel = transfer.flags.kernel;
     let mut offsets = (off_in, off_out);
-    transfer.run(ruby, |fd_in, fd_out, len| {
-        let (off_in, off_out) = (&mut offsets.0, &mut offsets.1);
-        attempt(fd_in, fd_out, |fd_in, fd_out| {
-            io_splice_core::splice(fd_in, off_in.as_mut(), fd_out, off_out.as_mut(), len, kernel)
-        })
+    transfer.run(ruby, |[fd_in, fd_out], len, with_gvl| {
+        let may_block = match both_may_block(fd_in, fd_out) {
+            Ok(may_block) if with_gvl && may_block != [MayBlock::Never; 2] => return None,
+            Ok(may_block) => may_block,
+            Err(errno) => return Some(Err(errno)),
+        };
+        let (off_in, off_out) = (offsets.0.as_mut(), offsets.1.as_mut());
+        Some(splice_now(may_block, fd_in, off_in, fd_out, off_out, len, kernel))
     })
 }
 
@@ -72,7 +75,7 @@ fn tee_in(manner: Manner, ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
         manner,
     };
     let kernel = transfer.flags.kernel;
-    transfer.run(ruby, |fd_in, fd_out, len| io_splice_core::tee(fd_in, fd_out, len, kernel))
+    transfer.run(ruby, |[fd_in, fd_out], len, _| Some(io_splice_core::tee(fd_in, fd_out, len, kernel)))
 }
 
 /// A call with its arguments understood.
@@ -85,12 +88,22 @@ struct Transfer {
     manner: Manner,
 }
 
+/// An attempt, and what it takes system calls to know after it.
+struct Outcome {
+    attempt: Attempt,
+    /// The ends that are ready, where it is to be waited for the others.
+    ready: Option<Readiness>,
+    /// The reason that an errno hides.
+    why: Option<&'static str>,
+}
+
 impl Transfer {
-    /// Makes attempts until one of them, or with `WAITALL` all of them together, moved enough.
+    /// Makes attempts until one of them, or with `WAITALL` all of them together, moved enough. `attempt` is asked with the GVL,
+    /// for `None` where it may have to wait, and without.
     fn run(
         &self,
         ruby: &Ruby,
-        attempt: impl FnMut(BorrowedFd<'_>, BorrowedFd<'_>, usize) -> Attempt,
+        attempt: impl FnMut([BorrowedFd<'_>; 2], usize, bool) -> Option<Attempt>,
     ) -> Result<Value, Error> {
         let mut moved = 0;
         let result = self.run_on(ruby, attempt, &mut moved);
@@ -102,7 +115,7 @@ impl Transfer {
     fn run_on(
         &self,
         ruby: &Ruby,
-        mut attempt: impl FnMut(BorrowedFd<'_>, BorrowedFd<'_>, usize) -> Attempt,
+        mut attempt: impl FnMut([BorrowedFd<'_>; 2], usize, bool) -> Option<Attempt>,
         moved: &mut usize,
     ) -> Result<Value, Error> {
         let mut waiter = Waiter::default();
@@ -114,9 +127,19 @@ impl Transfer {
                 }
                 return self.would_block(ruby);
             };
-            match attempt(fd_in, fd_out, self.len - *moved) {
-                Ok(Step::Moved(bytes)) => {
-                    *moved += bytes;
+            let len = self.len - *moved;
+            let (outcome, interrupted) =
+                self.attempt([fd_in, fd_out], |fds, with_gvl| attempt(fds, len, with_gvl));
+            let Some(Outcome { attempt, ready, why }) = outcome else {
+                interrupted?;
+                continue;
+            };
+            if let Ok(Step::Moved(bytes)) = attempt {
+                *moved += bytes;
+            }
+            interrupted?;
+            match attempt {
+                Ok(Step::Moved(_)) => {
                     if !self.flags.waitall {
                         break;
                     }
@@ -128,16 +151,42 @@ impl Transfer {
                 Ok(Step::WouldBlock) if !self.waits() && *moved > 0 => break,
                 Ok(Step::WouldBlock) if !self.waits() => return self.would_block(ruby),
                 Ok(Step::WouldBlock) => {
-                    waiter.wait(ruby, self.call.name(), self.input, self.output)?;
+                    waiter.wait(ruby, self.call.name(), ready, self.input, self.output)?;
                 }
                 Err(Errno::INTR) => gvl::check_interrupts()?,
-                Err(errno) => {
-                    let why = refusal(self.call, Some(fd_in), fd_out, errno);
-                    return Err(error::transfer(errno, self.call.name(), why, *moved));
-                }
+                Err(errno) => return Err(error::transfer(errno, self.call.name(), why, *moved)),
             }
         }
         Ok(moved.into_value_with(ruby))
+    }
+
+    /// Makes one attempt. Another thread could wait for the GVL as long as the kernel waits: for the disk, or for somebody
+    /// who holds the lock of a pipe. Alone, it is only let go of where signals are to end that.
+    fn attempt(
+        &self,
+        fds: [BorrowedFd<'_>; 2],
+        mut attempt: impl FnMut([BorrowedFd<'_>; 2], bool) -> Option<Attempt>,
+    ) -> (Option<Outcome>, Result<(), Error>) {
+        let outcome = |attempt, [fd_in, fd_out]: [BorrowedFd<'_>; 2]| {
+            let (mut ready_ends, mut why) = (None, None);
+            match attempt {
+                Ok(Step::WouldBlock) if self.waits() => ready_ends = ready(fd_in, fd_out).ok(),
+                Err(errno) if errno != Errno::INTR => why = refusal(self.call, Some(fd_in), fd_out, errno),
+                _ => {}
+            }
+            Outcome { attempt, ready: ready_ends, why }
+        };
+        if gvl::alone() {
+            if let Some(attempt) = attempt(fds, true) {
+                return (Some(outcome(attempt, fds)), Ok(()));
+            }
+        }
+        let mut found = None;
+        let interrupted = attempt_without_gvl(self.call.name(), &[self.input, self.output], &mut |fds| {
+            let fds = [fds[0], fds[1]];
+            found = attempt(fds, false).map(|attempt| outcome(attempt, fds));
+        });
+        (found, interrupted)
     }
 
     fn waits(&self) -> bool {
@@ -157,36 +206,4 @@ impl Transfer {
             Manner::Try => Ok(ruby.get_inner(&EAGAIN).into_value_with(ruby)),
         }
     }
-}
-
-/// Makes one attempt in the way that the two descriptors ask for. The GVL is kept where nothing can
-/// hold the kernel up, as then giving it up would only cost time.
-fn attempt(
-    fd_in: BorrowedFd<'_>,
-    fd_out: BorrowedFd<'_>,
-    call: impl FnOnce(BorrowedFd<'_>, BorrowedFd<'_>) -> Attempt,
-) -> Attempt {
-    let may_block = both_may_block(fd_in, fd_out)?;
-    if may_block == [MayBlock::Never; 2] {
-        return call(fd_in, fd_out);
-    }
-    if may_block.iter().any(|end| matches!(end, MayBlock::Peer | MayBlock::Unknown))
-        && !ready(fd_in, fd_out)?.both()
-    {
-        // What would be refused when it is ready is refused now.
-        let refused = pipe_size(fd_in).is_err() && pipe_size(fd_out).is_err();
-        return if refused { Err(Errno::INVAL) } else { Ok(Step::WouldBlock) };
-    }
-    if may_block.contains(&MayBlock::Peer) {
-        // Still under the GVL: no other thread of ours meets the socket in the changed mode.
-        let nonblocking = |fd, end| (end == MayBlock::Peer).then(|| Nonblocking::new(fd)).transpose();
-        let _modes = (nonblocking(fd_in, may_block[0])?, nonblocking(fd_out, may_block[1])?);
-        return call(fd_in, fd_out);
-    }
-    // A pending interrupt is what EINTR says, too.
-    if gvl::alone() {
-        return gvl::without(|| call(fd_in, fd_out)).unwrap_or(Err(Errno::INTR));
-    }
-    let (own_in, own_out) = (PrivateFd::duplicate(fd_in)?, PrivateFd::duplicate(fd_out)?);
-    gvl::without(|| call(own_in.as_fd(), own_out.as_fd())).unwrap_or(Err(Errno::INTR))
 }

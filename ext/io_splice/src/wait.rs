@@ -1,13 +1,13 @@
 use std::os::fd::AsRawFd;
 
 use io_splice_core::copy::back_off;
-use io_splice_core::{Side, ready};
+use io_splice_core::{Readiness, Side};
 use magnus::rb_sys::{AsRawValue, protect};
 use magnus::value::ReprValue;
 use magnus::{Error, Ruby, Value};
 use rb_sys::VALUE;
 
-use crate::end::{End, descriptor_of, descriptors_for_copy};
+use crate::end::{End, descriptor_of};
 use crate::{error, gvl, ruby_io};
 
 /// Waits after attempts that would have blocked.
@@ -27,11 +27,16 @@ impl Waiter {
     ///
     /// In a fiber with a scheduler the scheduler waits. Otherwise the thread waits without the GVL, for
     /// as long as `IO#timeout` allows, and closing either IO ends that. Signals run their handlers.
-    /// Afterwards the descriptors may be others: take them again.
-    pub fn wait(&mut self, ruby: &Ruby, call: &str, input: End, output: End) -> Result<(), Error> {
-        // The attempt may have been without the GVL.
-        let (fd_in, fd_out) = descriptors_for_copy(call, &input, &output)?;
-        let ready = ready(fd_in, fd_out).map_err(|errno| error::errno(errno, call, None))?;
+    /// Afterwards the descriptors may be others: take them again. `ready` is what poll(2) said of the ends after the attempt.
+    pub fn wait(
+        &mut self,
+        ruby: &Ruby,
+        call: &str,
+        ready: Option<Readiness>,
+        input: End,
+        output: End,
+    ) -> Result<(), Error> {
+        let ready = ready.unwrap_or(Readiness { input: true, output: true });
         if !ready.input {
             wait_for(ruby, call, input, Some(output))
         } else if !ready.output {

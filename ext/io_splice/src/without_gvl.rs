@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use io_splice_core::copy::Host;
-use io_splice_core::{Awaited, EpollSet, Errno, PrivateFd, Side, Waited, wait_until_any_ready};
+use io_splice_core::{Awaited, EpollSet, Side, Waited, wait_until_any_ready};
 use magnus::rb_sys::AsRawValue;
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, Value};
@@ -18,23 +18,41 @@ use crate::wait::{sleep, wait_until_ready};
 /// Works without the GVL while Ruby knows that the ends are in use, so that closing one of them ends the work. It is
 /// handed their descriptors, in the same order. An error says that an exception is due. When an interrupt is
 /// pending, the work may not run at all.
+///
+/// No descriptor is duplicated for that: when the duplicate of a file is closed, the process loses its locks of that file
+/// (`F_SETLK` of fcntl(2)). A number without an IO is the caller's to keep open.
 pub fn without_gvl(call: &str, ends: &[End], work: &mut dyn FnMut(&[BorrowedFd<'_>])) -> Result<(), Error> {
-    use_ends(call, ends, &mut Vec::with_capacity(ends.len()), work)
+    use_ends(call, ends, true, &mut Vec::with_capacity(ends.len()), work)
+}
+
+/// As [`without_gvl`], for work that waits for nobody.
+pub fn attempt_without_gvl(
+    call: &str,
+    ends: &[End],
+    work: &mut dyn FnMut(&[BorrowedFd<'_>]),
+) -> Result<(), Error> {
+    use_ends(call, ends, false, &mut Vec::with_capacity(ends.len()), work)
 }
 
 fn use_ends<'fd>(
     call: &str,
     ends: &'fd [End],
+    waits: bool,
     fds: &mut Vec<BorrowedFd<'fd>>,
     work: &mut dyn FnMut(&[BorrowedFd<'_>]),
 ) -> Result<(), Error> {
     let Some(end) = ends.get(fds.len()) else {
         return gvl::without_or_raise(|| work(fds));
     };
-    // What `handle_interrupt(… => :on_blocking)` has held off so far Ruby does not look for when the work begins.
-    gvl::check_interrupts()?;
+    if waits {
+        // What `handle_interrupt(… => :on_blocking)` has held off so far Ruby does not look for when the work begins.
+        gvl::check_interrupts()?;
+    }
     // For a moment at each of them the GVL is gone, in which those that are still to come may be closed.
-    let fd = descriptor_of(call, end)?;
+    let fd = match end.descriptor_if_open() {
+        Some(fd) => fd,
+        None => descriptor_of(call, end)?,
+    };
     let io = end
         .ruby_io()
         .filter(|io| !gvl::alone() && !ends[..fds.len()].iter().any(|other| other.ruby_io() == Some(*io)));
@@ -43,25 +61,34 @@ fn use_ends<'fd>(
         Some(io) if fds.len() == ends.len() => {
             gvl::without_while_using(io.as_ptr(), fd.as_raw_fd(), || work(fds))
         }
-        Some(io) => gvl::while_using(io.as_ptr(), fd.as_raw_fd(), || use_ends(call, ends, fds, work)),
-        None => use_ends(call, ends, fds, work),
+        Some(io) => gvl::while_using(io.as_ptr(), fd.as_raw_fd(), || use_ends(call, ends, waits, fds, work)),
+        None => use_ends(call, ends, waits, fds, work),
     }
 }
 
-/// Works on ends after an exception, when they may be closed and nothing registers them. The work must wait for
-/// nobody; another interrupt does not keep it from being done. Nothing is raised and rescued here: a `throw` that is
-/// on its way would be forgotten.
-pub fn cleanup_without_gvl(ends: &[Option<End>], work: &mut dyn FnMut(&[Option<BorrowedFd<'_>>])) {
-    let open: Vec<_> = ends.iter().map(|end| end.as_ref()?.descriptor_if_open()).collect();
-    let own: Vec<_> = open.iter().map(|fd| fd.map(PrivateFd::duplicate)).collect();
-    // With descriptors of its own others may close theirs meanwhile. When there are none to be had, they may not.
-    if own.iter().flatten().all(|own| !matches!(own, Err(Errno::MFILE | Errno::NFILE))) {
-        let fds: Vec<_> = own.iter().map(|own| Some(own.as_ref()?.as_ref().ok()?.as_fd())).collect();
-        if gvl::without(|| work(&fds)).is_some() {
-            return;
+/// Works on ends after an exception, each if it is still open. The work must wait for nobody; another interrupt does not keep
+/// it from being done, and is the error: then it takes the place of the exception, as in `ensure`.
+pub fn cleanup_without_gvl(
+    ends: &[Option<End>],
+    work: &mut dyn FnMut(&[Option<BorrowedFd<'_>>]),
+) -> Result<(), Error> {
+    gvl::ensure(|| {
+        let mut interrupted = Ok(());
+        let mut done = false;
+        // Each turn takes one interrupt, or finds one end less that is open.
+        while !done {
+            let open: Vec<_> =
+                ends.iter().map(|end| end.filter(|end| end.descriptor_if_open().is_some())).collect();
+            let used: Vec<_> = open.iter().copied().flatten().collect();
+            let result = attempt_without_gvl("close", &used, &mut |fds| {
+                let mut fds = fds.iter().copied();
+                work(&open.iter().map(|end| end.and_then(|_| fds.next())).collect::<Vec<_>>());
+                done = true;
+            });
+            interrupted = result.and(interrupted);
         }
-    }
-    work(&open);
+        interrupted
+    })
 }
 
 /// The host of a copy that runs without the GVL.

@@ -1,6 +1,6 @@
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::fs::FileType;
 
 use crate::descriptor::Descriptor;
 
@@ -9,7 +9,8 @@ use crate::descriptor::Descriptor;
 pub enum MayBlock {
     /// A pipe, or a socket or terminal in non-blocking mode.
     Never,
-    /// The peer: a socket or terminal in blocking mode. [`Nonblocking`] rules it out.
+    /// The peer: a socket or terminal in blocking mode. [`splice_now`](crate::splice_now) and
+    /// [`write_now`](crate::write_now) rule it out.
     Peer,
     /// The disk, for as long as it takes; never a peer.
     Disk,
@@ -44,36 +45,5 @@ pub(crate) fn may_block_of(fd: BorrowedFd<'_>, descriptor: &Descriptor) -> MayBl
         FileType::Socket => if_blocking(MayBlock::Peer),
         FileType::CharacterDevice if rustix::termios::isatty(fd) => if_blocking(MayBlock::Peer),
         _ => MayBlock::Unknown,
-    }
-}
-
-/// Keeps a descriptor that is in blocking mode in non-blocking mode, until it is dropped.
-///
-/// The mode belongs to the open file, which other processes may share (an inherited stdin), so
-/// it is changed for the one system call that needs it and no longer. What it was when this began is not
-/// put back but blocking mode, since it may have been another process that had changed it just then.
-///
-/// # References
-///  - [Linux]
-///
-/// [Linux]: https://man7.org/linux/man-pages/man2/F_GETFL.2const.html
-pub struct Nonblocking<'fd> {
-    fd: BorrowedFd<'fd>,
-    blocking: OFlags,
-}
-
-impl<'fd> Nonblocking<'fd> {
-    /// Puts `fd` into non-blocking mode.
-    pub fn new(fd: BorrowedFd<'fd>) -> rustix::io::Result<Self> {
-        let blocking = fcntl_getfl(fd)? - OFlags::NONBLOCK;
-        fcntl_setfl(fd, blocking | OFlags::NONBLOCK)?;
-        Ok(Self { fd, blocking })
-    }
-}
-
-impl Drop for Nonblocking<'_> {
-    fn drop(&mut self) {
-        // It fails only for a descriptor that is not open, and this one is borrowed.
-        let _ = fcntl_setfl(self.fd, self.blocking);
     }
 }

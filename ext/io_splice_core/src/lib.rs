@@ -6,6 +6,7 @@
 //! pipe. Nothing here does.
 //!
 //! - [`splice`], [`tee`], [`write_snapshot`], [`vmsplice_pages`]: the attempts.
+//! - [`splice_now`], [`write_now`]: those that take any end in blocking mode, too.
 //! - [`copy`]: a whole copy, made of many attempts.
 //! - [`may_block`]: what could make the kernel block all the same.
 //! - [`pipe_size`] and the like: a pipe's capacity.
@@ -29,11 +30,14 @@ mod private_fd;
 mod ready;
 mod refusal;
 mod splice;
+mod splice_now;
 mod tee;
+mod terminal;
 mod vmsplice;
+mod write;
 
 pub use attempt::{Attempt, IOV_MAX, Step};
-pub use blocking::{MayBlock, Nonblocking, both_may_block, may_block};
+pub use blocking::{MayBlock, both_may_block, may_block};
 pub use epoll::EpollSet;
 pub use flags::Flags;
 pub use memory::copied;
@@ -45,8 +49,10 @@ pub use private_fd::{PrivateFd, close_after_fork, register_fork_handlers};
 pub use ready::{Awaited, Readiness, Side, Waited, ready, wait_until_any_ready, wait_until_ready};
 pub use refusal::{Call, refusal};
 pub use splice::splice;
+pub use splice_now::splice_now;
 pub use tee::tee;
-pub use vmsplice::{accepts_pages, vmsplice_pages, write_now, write_snapshot};
+pub use vmsplice::{accepts_pages, vmsplice_pages, write_snapshot};
+pub use write::write_now;
 
 pub use rustix::io::{Errno, Result};
 pub use rustix::param::page_size;

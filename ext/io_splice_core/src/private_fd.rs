@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::io::Errno;
 
 /// The numbers of all descriptors that the gem has for itself, so that a forked child can close its copies: a bit for
 /// each number. Each block is as large as all before it, is made when it is needed first, and stays.
@@ -40,19 +40,6 @@ impl PrivateFd {
     pub(crate) fn make<T>(make: impl FnOnce() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
         let _no_fork = NoFork::begin();
         make()
-    }
-
-    /// A second descriptor of somebody's open file, for a call during which the first may be closed.
-    ///
-    /// While a call runs without the GVL another thread can close a descriptor and open another file
-    /// under its number: a call that has not reached the kernel by then would go to the wrong file.
-    ///
-    /// # References
-    ///  - [Linux]
-    ///
-    /// [Linux]: https://man7.org/linux/man-pages/man2/F_DUPFD.2const.html
-    pub fn duplicate(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
-        Self::make(|| fcntl_dupfd_cloexec(fd, 0).map(Self::new))
     }
 }
 

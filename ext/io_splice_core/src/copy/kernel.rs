@@ -1,15 +1,15 @@
-use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::SeekFrom;
-use rustix::io::{Errno, ReadWriteFlags, Result, pwritev2};
+use rustix::io::{Errno, Result};
 use rustix::net::RecvFlags;
 use rustix::pipe::SpliceFlags;
 
+use crate::attempt::Step;
 use crate::descriptor::Descriptor;
 use crate::pool::PooledPipe;
 use crate::ready::{Readiness, ready};
-use crate::vmsplice::has_no_nowait;
+use crate::write::write_now;
 
 /// The system calls that a copy is made of; each as its manual page has it. The tests put a kernel of
 /// their own in its place, which answers short, refuses or fails at any step.
@@ -137,9 +137,9 @@ impl Kernel for Linux {
     }
 
     fn write_now(&mut self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
-        match pwritev2(fd, &[IoSlice::new(bytes)], u64::MAX, ReadWriteFlags::NOWAIT) {
-            Err(errno) if has_no_nowait(errno) => self.write(fd, bytes),
-            written => written,
+        match write_now(fd, bytes)? {
+            Step::Moved(written) => Ok(written),
+            Step::WouldBlock | Step::Ended => Err(Errno::AGAIN),
         }
     }
 

@@ -4,5 +4,4 @@ mod pages;
 mod snapshot;
 
 pub use pages::{accepts_pages, vmsplice_pages};
-pub(crate) use snapshot::has_no_nowait;
-pub use snapshot::{write_now, write_snapshot};
+pub use snapshot::write_snapshot;

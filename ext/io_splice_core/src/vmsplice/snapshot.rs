@@ -7,7 +7,7 @@ use rustix::io::{Errno, ReadWriteFlags, pwritev2, write, writev};
 use super::pages::{GIVE_MAX, vmsplice_pages};
 use crate::descriptor::Descriptor;
 use crate::pages::Pages;
-use crate::{Attempt, IOV_MAX, MayBlock, Nonblocking, Step, may_block, pipe_size, ready};
+use crate::{Attempt, IOV_MAX, Step, pipe_size};
 
 /// Puts a snapshot of memory into a pipe, as far as it can be done at once: what the reader gets is
 /// what the pieces hold now, whatever becomes of them afterwards.
@@ -58,29 +58,6 @@ pub fn write_snapshot(pipe: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> Attempt {
 
 /// Whether this says that there is no `RWF_NOWAIT` for a write: `EPERM` is the answer of a container's filter that does
 /// not know pwritev2.
-pub(crate) fn has_no_nowait(errno: Errno) -> bool {
+fn has_no_nowait(errno: Errno) -> bool {
     matches!(errno, Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM)
-}
-
-/// `write(fd, bytes)`—Writes what can be written at once, whatever the mode of the descriptor. Only a
-/// disk may take its time.
-///
-/// # References
-///  - [Linux]
-///
-/// [Linux]: https://man7.org/linux/man-pages/man2/write.2.html
-pub fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Attempt {
-    let may_block = may_block(fd)?;
-    if matches!(may_block, MayBlock::Peer | MayBlock::Unknown) && !ready(fd, fd)?.output {
-        return Ok(Step::WouldBlock);
-    }
-    if pipe_size(fd).is_ok() {
-        return write_snapshot(fd, &[IoSlice::new(bytes)]);
-    }
-    let _mode = (may_block == MayBlock::Peer).then(|| Nonblocking::new(fd)).transpose()?;
-    match write(fd, bytes) {
-        Ok(written) => Ok(Step::Moved(written)),
-        Err(Errno::AGAIN) => Ok(Step::WouldBlock),
-        Err(errno) => Err(errno),
-    }
 }

@@ -1,0 +1,46 @@
+use std::io::IoSlice;
+use std::os::fd::BorrowedFd;
+
+use rustix::io::{Errno, write};
+use rustix::net::{SendFlags, send};
+
+use crate::attempt::{Attempt, Step};
+use crate::blocking::{MayBlock, may_block_of};
+use crate::descriptor::Descriptor;
+use crate::ready::ready;
+use crate::terminal::Terminal;
+use crate::vmsplice::write_snapshot;
+
+/// `write(fd, bytes)`—Writes what can be written at once, whatever the mode of the descriptor, which stays as it is. Only
+/// a disk may take its time, and a driver that says that it is ready and is not.
+///
+/// # References
+///  - [write]
+///  - [send]
+///
+/// [write]: https://man7.org/linux/man-pages/man2/write.2.html
+/// [send]: https://man7.org/linux/man-pages/man2/send.2.html
+pub fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Attempt {
+    match send(fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        Err(Errno::NOTSOCK) => {}
+        sent => return step(sent),
+    }
+    let descriptor = Descriptor::inspect(fd)?;
+    if descriptor.is_pipe() {
+        return write_snapshot(fd, &[IoSlice::new(bytes)]);
+    }
+    match may_block_of(fd, &descriptor) {
+        MayBlock::Peer | MayBlock::Unknown if !ready(fd, fd)?.output => Ok(Step::WouldBlock),
+        MayBlock::Peer => Terminal::for_output(fd).write(bytes),
+        _ => step(write(fd, bytes)),
+    }
+}
+
+/// What a write says.
+pub(crate) fn step(written: rustix::io::Result<usize>) -> Attempt {
+    match written {
+        Ok(bytes) => Ok(Step::Moved(bytes)),
+        Err(Errno::AGAIN) => Ok(Step::WouldBlock),
+        Err(errno) => Err(errno),
+    }
+}
