@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod abort;
 mod blocking;
 mod copy_faults;
 mod copy_routes;
