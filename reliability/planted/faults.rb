@@ -34,7 +34,7 @@ module Planted
         file: "#{COPY}/kernel.rs",
         text: "*offset += read as u64;",
         replacement: "*offset += 2 * read as u64;",
-        check: core("copy_routes::from_an_offset")
+        check: core("by_reading::")
 
   fault "wrong-remaining", "a byte less than was asked for is taken",
         file: "#{COPY}/pump.rs",
@@ -90,7 +90,7 @@ module Planted
         file: "#{COPY}/in_flight.rs",
         text: " == Ok(*bytes);",
         replacement: ".is_ok();",
-        check: core("tee_stream::segments_of_one_byte")
+        check: process("short_tee::")
 
   fault "rest-dropped", "of what a pipe holds only a page is read into memory",
         file: "#{COPY}/in_flight.rs",
@@ -102,7 +102,7 @@ module Planted
         file: "#{COPY}/in_flight.rs",
         text: "buffer.drain(..bytes.start);",
         replacement: "",
-        check: core("copy_faults::given_up_anywhere")
+        check: core("abort::of_bytes_in_memory")
 
   # Waiting
 
@@ -182,14 +182,14 @@ module Planted
 
   fault "child-keeps", "a forked child keeps the descriptors of the gem",
         file: "ext/io_splice_core/src/private_fd.rs",
-        text: "GENERATION.fetch_add(1, Ordering::Relaxed);",
-        replacement: "if GENERATION.fetch_add(1, Ordering::Relaxed) == 0 { return }",
+        text: "drop(unsafe { OwnedFd::from_raw_fd(number) });",
+        replacement: "if generation() == 0 { drop(unsafe { OwnedFd::from_raw_fd(number) }) }",
         check: process("private_fd::close_after_fork")
 
   fault "child-shares", "a forked child takes an idle pipe of its parent's",
         file: "ext/io_splice_core/src/pool.rs",
         text: "if pipe.is_of_this_process() {",
-        replacement: "if !pipe.reader().as_raw_fd().is_negative() {",
+        replacement: "if pipe.capacity() > 0 {",
         check: process("pool::a_forked_child")
 
   fault "hoard", "one pipe too many is kept",
@@ -207,9 +207,9 @@ module Planted
         check: ruby("interrupts", "held_off_until_the_thread_blocks")
 
   fault "overtaken", "what Ruby has read ahead is not taken",
-        file: "ext/io_splice/src/end.rs",
-        text: "if !self.has_read_ahead() {",
-        replacement: "if self.side == Side::Input {",
+        file: "ext/io_splice/src/copy.rs",
+        text: "copy.prepend(bytes);",
+        replacement: "drop(bytes);",
         check: ruby("copy_stream", "a_file_read_ahead")
 
   fault "uncounted", "an error does not say how much was written",
@@ -221,7 +221,7 @@ module Planted
   fault "not-kept", "a string that changes while vmsplice waits is not kept as it was",
         file: "ext/io_splice/src/payload.rs",
         text: "if self.is_snapshot {",
-        replacement: "if self.is_snapshot || self.written > 0 {",
+        replacement: "if self.is_snapshot || self.written == 0 {",
         check: ruby("vmsplice_memory", "strings_that_are_.*_while_the_call_waits")
 
   fault "parked-lost", "what a fiber leaves to the garbage collector is dropped at once",
@@ -233,7 +233,7 @@ module Planted
   fault "never-parked", "an abandoned fiber keeps the descriptors of its copy",
         file: "ext/io_splice/src/park.rs",
         text: "let mut parked = None;",
-        replacement: "let mut parked = None;\n    if ruby.class_io().is_nil() == false { return run() }",
+        replacement: "if std::process::id() > 0 { return run() }\n    let mut parked = None;",
         check: ruby("scheduler", "abandoned")
 
   # The attacks themselves
