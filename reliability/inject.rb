@@ -7,6 +7,7 @@
 #   ruby -Ilib reliability/inject.rb                      all of it: ten minutes or more
 #   ruby -Ilib reliability/inject.rb --quick              a sample, 40 seconds
 #   ruby -Ilib reliability/inject.rb --only splice        one system call
+#   ruby -Ilib reliability/inject.rb --untrue             splice also says 0, and it is not true
 #
 # Only the thread that copies is watched, and only what it does between two marks. What Ruby does there for itself (its
 # timer, its memory) is not judged.
@@ -55,7 +56,7 @@ module Inject
     def now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
 
     def walk(case_)
-      plain = Trial.new(case_)
+      plain = Trial.new(case_, untrue: @options[:untrue])
       return failed("#{case_.name}, without any injection", plain) if plain.failure
 
       shots = choose(plain.shots)
@@ -98,6 +99,7 @@ end
 options = { seed: Random.new_seed % (1 << 32) }
 OptionParser.new do |parser|
   parser.on("--quick") { options[:quick] = true }
+  parser.on("--untrue", "splice also says that an input has ended which has not") { options[:untrue] = true }
   parser.on("--verbose") { options[:verbose] = true }
   parser.on("--seed N", Integer) { |seed| options[:seed] = seed }
   parser.on("--case NAME") { |name| options[:case] = name }

@@ -16,7 +16,7 @@ require_relative "planted/tree"
 require_relative "planted/trial"
 
 list = false
-limit = 300
+limit = 120
 OptionParser.new("Usage: ruby #{$PROGRAM_NAME} [NAME...] [options]") do |parser|
   parser.on("--list", "show the faults") { list = true }
   parser.on("--limit SECONDS", Integer, "what takes longer hangs (#{limit})") { |seconds| limit = seconds }

@@ -6,6 +6,7 @@
 #
 #   ruby -Ilib reliability/soak.rb [SECONDS] [--seed N] [--threads N]
 
+require "fcntl"
 require "fileutils"
 require "io/nonblock"
 require "io/splice"
@@ -32,11 +33,11 @@ module Soak
   def self.scheduler(seed) = SCHEDULERS[seed % SCHEDULERS.size].new
 end
 
-%w[tape statistics tasks signals ends operation move offsets tee put fan_out relayed objects forked round
-   supervisor].each { |name| require_relative "soak/#{name}" }
+%w[tape statistics tasks signals hostile ends operation move offsets tee put fan_out relayed objects forked idle
+   sharing neighbour round supervisor].each { |name| require_relative "soak/#{name}" }
 
 options = { seconds: 60, seed: Random.new_seed % (1 << 32), threads: 6, round: 4, kinds: [*Soak::Round::KINDS, "long"],
-            except: [], compact: true }
+            except: [], compact: true, hostile: [] }
 OptionParser.new do |parser|
   parser.banner = "ruby -Ilib reliability/soak.rb [SECONDS] [options]"
   parser.on("--seed N", Integer, "what all rounds follow from") { |seed| options[:seed] = seed }
@@ -52,9 +53,15 @@ OptionParser.new do |parser|
     options[:operation] = [name, Integer(seed)]
   end
   parser.on("--except NAME", "leave an operation out") { |name| options[:except] << name }
+  parser.on("--hostile KINDS", Array, "more to look for: all, or some of #{Soak::HOSTILE.keys.join(",")}") do |kinds|
+    options[:hostile] = kinds == ["all"] ? Soak::HOSTILE.keys : kinds
+    unknown = options[:hostile] - Soak::HOSTILE.keys
+    abort "no such kind: #{unknown.join(", ")}" unless unknown.empty?
+  end
   parser.on("--[no-]compact", "whether the garbage collector compacts") { |compact| options[:compact] = compact }
   parser.on("--guard SECONDS", Float, "what takes longer is stuck (#{Soak::GUARD})") { |guard| Soak.guard = guard }
 end.parse!
 options[:seconds] = Float(ARGV.first) if ARGV.first
+Soak.hostile = options[:hostile]
 
 exit Soak::Supervisor.new(options).run

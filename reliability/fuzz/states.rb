@@ -17,6 +17,8 @@ module Fuzz
       "unwritten" => ->(_, writer) { States.keep_unwritten(writer) },
       "stuck" => ->(reader, writer) { States.fill(reader, writer) && States.keep_unwritten(writer) },
       "blocking" => ->(*both) { both.each { |io| io.nonblock = false } },
+      "urgent" => ->(_, writer) { States.send_urgent(writer) },
+      "noted" => ->(reader, _) { States.fill_error_queue(reader) },
       "waiting" => ->(*both) { both.first.respond_to?(:timeout=) && both.each { |io| io.timeout = 0.001 } },
     }.freeze
 
@@ -30,6 +32,25 @@ module Fuzz
     def self.keep_unwritten(writer)
       writer.sync = false
       writer.write("unwritten")
+    end
+
+    def self.send_urgent(writer)
+      writer.syswrite("before")
+      writer.is_a?(BasicSocket) ? writer.send("!", Socket::MSG_OOB) : writer.syswrite("!")
+      writer.syswrite("after")
+    rescue Errno::EOPNOTSUPP
+      nil
+    end
+
+    SO_TIMESTAMPING = 37
+    TIME_STAMPS = (1 << 1) | (1 << 4) | (1 << 11)
+
+    # poll(2) says POLLERR of a TCP socket that is told when each packet left.
+    def self.fill_error_queue(socket)
+      return unless socket.is_a?(TCPSocket)
+
+      socket.setsockopt(Socket::SOL_SOCKET, SO_TIMESTAMPING, TIME_STAMPS)
+      socket.syswrite("sent")
     end
 
     def self.no_more(writer) = writer.is_a?(BasicSocket) ? writer.close_write : writer.close

@@ -2,6 +2,8 @@
 
 # What can go wrong with a system call.
 module Inject
+  # No error, but an end of the input that is none: read(2) would give more.
+  UNTRUE_END = "0"
   OPEN = %w[EINTR EMFILE ENFILE ENOMEM EACCES ENOSPC EROFS EDQUOT].freeze
 
   # What each call can answer, by its manual page, on ends that are as they should be. close(2) is not among them: it
@@ -40,10 +42,15 @@ module Inject
 
   module_function
 
+  # What a call is answered with. `untrue`: also an end that is none.
+  def answers(call, untrue) = untrue && call == :splice ? [*ERRNOS[call], UNTRUE_END] : ERRNOS[call]
+
   # Whether the kernel could have given this answer. The descriptors are numbers: those of Ruby itself, and with their
-  # kinds (:file, :stream) those of the ends; any other belongs to the gem.
+  # kinds (:file, :stream, :socket) those of the ends; any other belongs to the gem.
   def plausible?(line, errno, rubys, ends)
     return false if line.descriptors.intersect?(rubys)
+    # A pipe always tells the truth, and who has no size cannot be told from who has ended.
+    return %i[file socket].include?(ends[line.descriptors.first]) if errno == UNTRUE_END
 
     case line.call
     when :fcntl then FCNTL.fetch(line.arguments[/F_\w+/], []).include?(errno)
@@ -56,7 +63,7 @@ module Inject
   def answers?(kind, errno)
     case kind
     when nil then errno == "EINTR"
-    when :file then !NOT_OF_FILES.include?(errno)
+    when :file, :empty then !NOT_OF_FILES.include?(errno)
     else !OF_FILES_ONLY.include?(errno)
     end
   end

@@ -54,8 +54,10 @@ module Inject
     def arguments(call, errno, at)
       return ["-e", "signal=none"] unless call
 
-      ["-e", "signal=none", "-e", "trace=#{call},#{MARK}", "-e", "inject=#{call}:error=#{errno}:when=#{at}"]
+      ["-e", "signal=none", "-e", "trace=#{call},#{MARK}", "-e", "inject=#{call}:#{answer(errno)}:when=#{at}"]
     end
+
+    def answer(errno) = errno == UNTRUE_END ? "retval=0" : "error=#{errno}"
 
     def parse(line)
       /\A(?<call>\w+)\((?<arguments>.*)/m =~ line or return

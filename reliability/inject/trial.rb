@@ -17,8 +17,10 @@ module Inject
 
     attr_reader :lines
 
-    def initialize(case_, shot = nil)
+    # `untrue`: see Inject.answers.
+    def initialize(case_, shot = nil, untrue: false)
       @case = case_
+      @untrue = untrue
       @shot = shot
       report, into = IO.pipe.each(&:binmode)
       @pid = fork { child(report, into) }
@@ -45,11 +47,16 @@ module Inject
     def shots
       lines.group_by(&:call).slice(*ERRNOS.keys).flat_map do |call, all|
         skip = before(call)
-        ERRNOS[call].flat_map { |errno| places(all, errno).map { |at| Shot.new(@case, call, errno, at + skip) } }
+        Inject.answers(call, @untrue && case_checks_ends?).flat_map do |errno|
+          places(all, errno).map { |at| Shot.new(@case, call, errno, at + skip) }
+        end
       end
     end
 
     private
+
+    # A call of splice(2) says what that says.
+    def case_checks_ends? = @case.name.match?(/copy_stream|tee_stream|relay/)
 
     # Which of these calls can be answered so, counted from 1.
     def places(lines, errno)
@@ -95,9 +102,15 @@ module Inject
     end
 
     def tell(into, rubys, run)
-      ends = run.numbers.to_h { |number| [number, File.file?("/proc/self/fd/#{number}") ? :file : :stream] }
+      ends = run.numbers.to_h { |number| [number, kind_of_end("/proc/self/fd/#{number}")] }
       Marshal.dump([rubys, ends], into)
       into.flush
+    end
+
+    def kind_of_end(path)
+      return File.size?(path) ? :file : :empty if File.file?(path)
+
+      File.socket?(path) ? :socket : :stream
     end
 
     def verdict(run, rubys)

@@ -5,13 +5,14 @@ require_relative "../support/ends"
 module Soak
   STREAMS = %i[pipe pipe fifo unix tcp].freeze
   PIPES = %i[pipe fifo].freeze
+  TCP = %i[tcp urgent errors].freeze
   CAPACITIES = [4096, 8192, 16_384, 65_536, 1 << 20].freeze
 
   module_function
 
   # A reading and a writing end in a random condition.
   def pair(kind, random)
-    ends = Ends.pair(kind)
+    ends = Ends.pair(TCP.include?(kind) ? :tcp : kind)
     ends.each do |io|
       io.nonblock = false if random.rand(4).zero?
       io.sync = true
@@ -24,7 +25,7 @@ module Soak
     return resize(writer, CAPACITIES.sample(random:)) if PIPES.include?(kind)
 
     # A segment on the loopback has up to 64 KiB.
-    Ends.narrow(reader, writer, random.rand(1..4) * (kind == :tcp ? 65_536 : 4096))
+    Ends.narrow(reader, writer, random.rand(1..4) * (TCP.include?(kind) ? 65_536 : 4096))
   end
 
   # The kernel may refuse, but it never gives less than was asked for.
@@ -77,12 +78,13 @@ module Soak
 
     def open_file
       @base = random.rand(3).zero? ? random.rand(5000) : 0
-      @io = Ends.file(("-" * @base).b << stream)
+      @io = Soak.lock(Ends.file(("-" * @base).b << stream))
       io.pos = @base
     end
 
     def open_stream
       @io, @writer = Soak.pair(kind, random)
+      Soak.fill_error_queue(@io, @writer) if kind == :errors
       @tasks.far(@writer)
     end
 
@@ -95,6 +97,7 @@ module Soak
 
     def feed
       rest = stream.byteslice((@fed_before || 0)..)
+      @urgent = UrgentWriter.new(@io, @writer, rest.bytesize, random) if kind == :urgent
       seed = random.rand(1 << 32)
       @feeder = @tasks.go { write(rest, Random.new(seed)) }
     end
@@ -105,7 +108,8 @@ module Soak
       at = 0
       while at < bytes.bytesize
         size = random.rand(1..most)
-        @writer.write(bytes.byteslice(at, size))
+        piece = bytes.byteslice(at, size)
+        @urgent ? @urgent.write(piece, at) : @writer.write(piece)
         at += size
         sleep(random.rand * 0.001) if random.rand(20).zero?
       end
@@ -184,6 +188,7 @@ module Soak
       when *FILES then open_file
       else
         @reader, @io = Soak.pair(kind, random)
+        Soak.fill_error_queue(@io, @reader) if kind == :errors
         @tasks.far(@reader)
         seed = random.rand(1 << 32)
         @drain = @tasks.go { drain(Random.new(seed)) }
@@ -195,10 +200,11 @@ module Soak
       file = Ends.file("-" * @base)
       file.seek(0, :END)
       @keeper = File.open("/proc/self/fd/#{file.fileno}", "rb")
-      return @io = file unless append?
+      return @io = Soak.lock(file) unless append?
 
       @io = File.open("/proc/self/fd/#{file.fileno}", "ab")
       file.close
+      Soak.lock(@io)
     end
 
     def write_before(bytes)

@@ -30,8 +30,8 @@ module Soak
     end
 
     def make_targets
-      kinds = Array.new(random.rand(2..5)) { one_of([*STREAMS, :file, :append, :stringio, :object]) }
-      kinds[0] = one_of(STREAMS) if @way.match?(/close_target|reset/)
+      kinds = Array.new(random.rand(2..5)) { one_of([*streams, :file, :append, :stringio, :object]) }
+      kinds[0] = one_of(streams) if @way.match?(/close_target|reset/)
       # A handler may raise when an object has taken the bytes and nobody has counted them yet: Ruby asks it right
       # behind each method, also one in C.
       kinds.map! { |kind| Target::OBJECTS.include?(kind) ? :pipe : kind } if @way == :handler
@@ -41,8 +41,8 @@ module Soak
     end
 
     def give_source
-      @from = one_of([*STREAMS, :file, :stringio, :reader])
-      @from = one_of([*STREAMS, :file]) if @way == :close_source
+      @from = one_of([*streams, :file, :stringio, :reader])
+      @from = one_of([*streams, :file]) if @way == :close_source
       case @from
       when :stringio then StringIO.new(@stream)
       when :reader then Reader.new(@stream)

@@ -27,7 +27,7 @@ module Soak
     end
 
     def make_ends
-      from = one_of([*STREAMS, :file])
+      from = one_of([*streams, :file])
       to = one_of(target_kinds)
       @before = written_before(to)
       leave_after = random.rand(0..@stream.bytesize) if @way == :reset
@@ -35,7 +35,7 @@ module Soak
       @source = source(from, @stream.byteslice(@before..), ahead: chance(6))
     end
 
-    def target_kinds = [*STREAMS, :file, :append]
+    def target_kinds = [*streams, :file, :append]
 
     # What is in Ruby's write buffer when an IO is closed from another thread is lost by that.
     def written_before(kind)
@@ -66,6 +66,7 @@ module Soak
 
     def choose(number)
       spliced = (@source.pipe? || @target.pipe?) && !@target.append? && !@target.object? && !@source.ahead?
+      spliced = Soak.hostile?("urgent_calls") if spliced && @source.kind == :urgent
       return copy if !spliced || number == MOST_CALLS || chance(4)
 
       case random.rand(5)

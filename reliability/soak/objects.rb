@@ -29,7 +29,7 @@ module Soak
       whole = whole.byteslice(offset..) if offset
       len = [len, whole.bytesize].min if len
       to = one_of(target_kinds)
-      to = one_of(STREAMS) if @way.match?(/close|reset/)
+      to = one_of(streams) if @way.match?(/close|reset/)
       doing("copy_stream of #{len.inspect} at #{offset.inspect} from #{from} to #{to}, #{whole.bytesize} B, #{@way}")
       target = target(to, leave_after: (random.rand(0..whole.bytesize) if @way == :reset)) unless to == :path
       # What comes from an object, Ruby itself writes.
@@ -54,7 +54,7 @@ module Soak
     end
 
     def source_kinds = %i[stringio reader]
-    def target_kinds = [*STREAMS, :file, :append, :stringio]
+    def target_kinds = [*streams, :file, :append, :stringio]
 
     def arrived_at_path
       path = File.join(@dir, "target")

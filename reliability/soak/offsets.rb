@@ -50,7 +50,7 @@ module Soak
       len = random.rand(0..stream.bytesize - at)
       way = tasks.disturbances.sample(random:)
       way = :none if way == :io_timeout
-      target = target(one_of([*STREAMS, :file, :append]), leave_after: (random.rand(0..len) if way == :reset))
+      target = target(one_of([*streams, :file, :append]), leave_after: (random.rand(0..len) if way == :reset))
       doing("copy_stream of #{len} bytes at #{at} to #{target.kind}, #{way}")
       way = :none if way == :close_source
       outcome = call("copy_stream src_offset", way, -> { target.io.close }) do

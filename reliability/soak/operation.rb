@@ -3,6 +3,9 @@
 module Soak
   # What operations have in common: a seed from which all that is random comes, tasks, a tape, and statistics.
   class Operation
+    # Only with `--hostile KIND`.
+    HOSTILE = { "idle" => "stalls", "shared" => "shared", "portions" => "portions", "neighbour" => "ends",
+                "crowd" => "child" }.freeze
     SIZES = [->(_) { 0 }, ->(_) { 1 }, ->(r) { r.rand(1..4096) }, ->(r) { r.rand(1..65_536) }, lambda { |r|
                                                                                                  r.rand(1..300_000)
                                                                                                },
@@ -12,6 +15,9 @@ module Soak
     class << self
       # All operations that there are, by name.
       def all = @all ||= {}
+
+      # Those that are looked for.
+      def usable = all.keys.select { |name| HOSTILE[name].nil? || Soak.hostile?(HOSTILE[name]) }
 
       def inherited(operation)
         super
@@ -66,9 +72,19 @@ module Soak
 
     def call(name, way, close = nil, &)
       @statistics.called(name)
+      conditions = Soak.conditions(@ends)
       outcome = tasks.disturbed(way, close, &)
+      compare_conditions(conditions, name)
       @statistics.interrupted(way) if outcome.kind != :value
       outcome
+    end
+
+    def streams = Soak.streams
+
+    # What others who share an end rely on.
+    def compare_conditions(before, name)
+      after = Soak.conditions(before.keys)
+      after.each { |io, condition| equal(before[io], condition, "mode and locks of #{io.inspect} after #{name}") }
     end
 
     def number_or_io(end_, way)

@@ -30,7 +30,7 @@ module Soak
 
       reader, @io = Soak.pair(one_of(PIPES), random)
       @ends.push(reader, @io)
-      @target = target(one_of([*STREAMS, :file]))
+      @target = target(one_of([*streams, :file]))
       @passing = tasks.go { IO::Splice.copy_stream(reader, @target.io) }
     end
 

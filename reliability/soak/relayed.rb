@@ -13,6 +13,7 @@ module Soak
         @tasks = tasks
         @random = random
         kind == :pipes ? open_pipes : open_socket
+        @urgent = UrgentWriter.new(@input, @far_out, stream.bytesize - ahead, random) if kind == :urgent
         tasks.far(@far_in, @far_out)
         @input.ungetbyte(stream.byteslice(0, ahead)) if ahead.positive?
         feed_seed = random.rand(1 << 32)
@@ -50,6 +51,7 @@ module Soak
 
       def open_socket
         @given, @far_in = Soak.pair(kind, @random)
+        Soak.fill_error_queue(@given, @far_in) if kind == :errors
         @far_out = @far_in
         @input = @output = @given
       end
@@ -63,7 +65,9 @@ module Soak
       def feed(random)
         at = ahead
         while at < @stream.bytesize
-          at += @far_out.write(@stream.byteslice(at, random.rand(1..200_000)))
+          piece = @stream.byteslice(at, random.rand(1..200_000))
+          @urgent ? @urgent.write(piece, at - ahead) : @far_out.write(piece)
+          at += piece.bytesize
           sleep(random.rand * 0.001) if random.rand(10).zero?
         end
         @far_out.close_write
@@ -88,9 +92,11 @@ module Soak
 
     private
 
+    def kinds = [*KINDS, *(streams & %i[urgent errors])]
+
     def operate(way)
       @way = { reset: :idle, close_target: :close_source }.fetch(way, way)
-      @sides = Array.new(2) { Side.new(one_of(KINDS), stream, tasks, random).tap { |side| @ends.concat(side.all) } }
+      @sides = Array.new(2) { Side.new(one_of(kinds), stream, tasks, random).tap { |side| @ends.concat(side.all) } }
       @relayed = [0, 0]
       @interruptions = random.rand(1..4)
       (1..5).each do |number|

@@ -58,7 +58,7 @@ module Soak
       @report = report
       @only = only
       @compact = compact
-      @names = Operation.all.keys - ["forked", *except]
+      @names = Operation.usable - ["forked", *except]
       @running = {}
       @failures = Thread::Queue.new
     end
@@ -77,6 +77,7 @@ module Soak
     private
 
     def warm_up
+      Soak.forks = forks?
       Thread.report_on_exception = false
       Warning[:experimental] = false
       trap(:QUIT) { warn Soak.where_threads_are }

@@ -130,6 +130,7 @@ module Soak
       puts "FAILURE in round #{child.kind}:#{child.seed}: #{text}"
       puts "It wrote: #{errors_of(child)}" if child.stderr.size.positive?
       again = "ruby -Ilib #{$PROGRAM_NAME} 60 --threads #{@options[:threads]}"
+      again << " --hostile #{@options[:hostile].join(",")}" if @options[:hostile].any?
       puts "Repeat it: #{again} --round #{child.kind}:#{child.seed}"
       name = text[/\A\w+:\d+/]
       puts "Or only that operation: #{again} --operation #{name} --kind #{child.kind}" if name

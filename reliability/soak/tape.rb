@@ -42,8 +42,6 @@ module Soak
       "#{sizes}: #{kind(expected, actual, at)}"
     end
 
-    private
-
     # By halves, since these are megabytes.
     def first_difference(expected, actual)
       low = 0
@@ -54,6 +52,8 @@ module Soak
       end
       low
     end
+
+    private
 
     def kind(expected, actual, at)
       return "LOST, the last #{expected.bytesize - at} bytes" if at == actual.bytesize

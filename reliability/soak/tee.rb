@@ -11,7 +11,7 @@ module Soak
       whole = stream
       @source = source(one_of(PIPES), whole)
       @copy = target(one_of(PIPES))
-      @target = target(one_of([*STREAMS, :file]))
+      @target = target(one_of([*streams, :file]))
       @interruptions = random.rand(0..5)
       doing("#{whole.bytesize} bytes, #{@way}")
       known = catch(:unknown) { pass_on }

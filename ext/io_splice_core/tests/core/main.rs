@@ -4,7 +4,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod abort;
 mod blocking;
+mod by_reading;
 mod copy_faults;
 mod copy_routes;
 mod ready;

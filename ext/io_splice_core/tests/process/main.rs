@@ -7,6 +7,7 @@ mod support;
 
 mod pool;
 mod private_fd;
+mod short_tee;
 
 use std::collections::HashSet;
 use std::os::fd::RawFd;
