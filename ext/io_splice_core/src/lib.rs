@@ -28,6 +28,7 @@ mod pool;
 mod private_fd;
 mod ready;
 mod refusal;
+mod room;
 mod splice;
 mod tee;
 mod vmsplice;
