@@ -29,6 +29,7 @@ mod pool;
 mod private_fd;
 mod ready;
 mod refusal;
+mod room;
 mod splice;
 mod splice_now;
 mod tee;

@@ -6,13 +6,17 @@ use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with}
 
 use crate::private_fd::PrivateFd;
 
-/// The requested capacity: the most that an unprivileged user gets by default. Capacity is speed.
-const CAPACITY: usize = 1 << 20;
+/// How far a pipe grows: the most that an unprivileged user gets by default. Capacity is speed.
+const MAX_CAPACITY: usize = 1 << 20;
 
 /// The smallest capacity worth using. A user who has used up their share (`pipe-user-pages-soft`) gets two pages.
 const MIN_CAPACITY: usize = 64 << 10;
 
-/// How many idle pipes are kept. Empty, they hold no memory, but they count against the user's share.
+/// What may be held by what does not move: by an idle pipe, and in flight while an output waits.
+pub(crate) const MODEST: usize = 256 << 10;
+
+/// How many idle pipes are kept. Empty, they hold no memory, but they count against the share of the user, whose other
+/// processes need theirs.
 const MAX_IDLE: usize = 4;
 
 /// Empty pipes for the next copies.
@@ -21,7 +25,8 @@ const MAX_IDLE: usize = 4;
 /// child, where then nothing is kept.
 static IDLE: Mutex<Vec<PooledPipe>> = Mutex::new(Vec::new());
 
-/// A pipe that only one copy knows: non-blocking, close-on-exec, as large as the system grants.
+/// A pipe that only one copy knows: non-blocking, close-on-exec. It is as large as any other, and grows while it is
+/// filled again and again.
 ///
 /// It is empty when it is taken. Whoever gives it back vouches that it is empty again; otherwise it is
 /// dropped, and closed.
@@ -30,6 +35,8 @@ pub struct PooledPipe {
     reader: PrivateFd,
     writer: PrivateFd,
     capacity: usize,
+    /// How often in a row it was filled.
+    filled: u32,
 }
 
 impl PooledPipe {
@@ -49,21 +56,21 @@ impl PooledPipe {
             let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
             Ok((PrivateFd::new(reader), PrivateFd::new(writer)))
         })?;
-        // EPERM: the user has many pipes already. Then a smaller one has to do.
-        let capacity = [CAPACITY, CAPACITY / 4]
-            .into_iter()
-            .find_map(|size| fcntl_setpipe_size(&writer, size).ok())
-            .map_or_else(|| fcntl_getpipe_size(&writer), Ok)?;
+        let capacity = fcntl_getpipe_size(&writer)?;
         if capacity < MIN_CAPACITY {
             return Err(Errno::NOBUFS);
         }
-        Ok(Self { reader, writer, capacity })
+        Ok(Self { reader, writer, capacity, filled: 0 })
     }
 
     /// Keeps an empty pipe for the next copy.
-    pub fn return_to_pool(self) {
+    pub fn return_to_pool(mut self) {
         if !self.is_of_this_process() {
             return;
+        }
+        self.filled = 0;
+        if self.capacity > MODEST {
+            self.resize(MODEST);
         }
         if let Ok(mut idle) = IDLE.try_lock() {
             if idle.len() < MAX_IDLE {
@@ -90,5 +97,35 @@ impl PooledPipe {
     /// Its capacity in bytes.
     pub fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    /// Takes note that so many bytes were put into it while it was empty. One that is filled again and again grows.
+    pub(crate) fn filled(&mut self, bytes: usize) {
+        // Each segment from a network takes a page, and fills a third of it.
+        let full = bytes >= self.capacity / 4;
+        self.filled = if full { self.filled.saturating_add(1) } else { 0 };
+        // A refusal is not asked for again at every turn.
+        if self.filled > 1 && self.filled.is_power_of_two() && self.capacity < MAX_CAPACITY {
+            self.grow(self.capacity * 4);
+        }
+    }
+
+    /// Grows to this capacity if the system grants it. `EPERM`: the user has many pipes already.
+    pub(crate) fn grow(&mut self, capacity: usize) {
+        if self.capacity < capacity.min(MAX_CAPACITY) {
+            self.resize(capacity.min(MAX_CAPACITY));
+        }
+    }
+
+    /// Whether it has grown, and was filled when it was used last.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.capacity > MIN_CAPACITY && self.filled > 0
+    }
+
+    fn resize(&mut self, capacity: usize) {
+        if let Ok(capacity) = fcntl_setpipe_size(&self.writer, capacity) {
+            self.capacity = capacity;
+            self.filled = self.filled.min(1);
+        }
     }
 }

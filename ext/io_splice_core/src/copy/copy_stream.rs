@@ -106,7 +106,9 @@ impl<K: Kernel> CopyStream<K> {
         }
         loop {
             if self.wait.side().is_some() {
-                match wait(host, [(&mut self.wait, [input, output])], Instant::now(), None) {
+                let now = Instant::now();
+                let until = self.pump.before_wait(now);
+                match wait(host, [(&mut self.wait, [input, output])], now, until) {
                     Waited::Ready => {}
                     Waited::Interrupted => return Pause::Interrupted,
                     Waited::Yield => return Pause::Wait,

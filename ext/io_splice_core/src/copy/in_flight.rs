@@ -1,6 +1,7 @@
 use std::mem;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, Result};
 
@@ -10,6 +11,10 @@ use crate::PIPE_BUF;
 use crate::memory::{copied, zeroed};
 use crate::pool::PooledPipe;
 
+/// How long a pipe that nothing is put into is held: its capacity counts against the user's share, and each byte in it can
+/// hold pages.
+const HOLD: Duration = Duration::from_secs(1);
+
 /// Bytes that have left the input and not reached the output: in a pipe of the gem's own, or in memory.
 ///
 /// Invariant: an idle pipe is empty, and a pipe with bytes in it is never reused before they are out. One that may
@@ -18,6 +23,8 @@ use crate::pool::PooledPipe;
 pub(crate) struct InFlight {
     place: Place,
     idle: Option<PooledPipe>,
+    /// When the first wait began since something was put into the pipe.
+    held_since: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +77,11 @@ impl InFlight {
         self.idle.as_ref().map(PooledPipe::capacity)
     }
 
+    /// The capacity of the idle pipe; 0 if there is none.
+    pub fn idle_capacity(&self) -> usize {
+        self.idle.as_ref().map_or(0, PooledPipe::capacity)
+    }
+
     /// Whether there is a pipe or memory for the next bytes.
     pub fn has_storage(&self) -> bool {
         self.idle.is_some() || !matches!(self.place, Place::Empty)
@@ -85,13 +97,46 @@ impl InFlight {
     ) -> Option<Result<usize>> {
         debug_assert!(self.is_empty());
         self.ensure_pipe(kernel)?;
-        let pipe = self.idle.take()?;
+        let mut pipe = self.idle.take()?;
         let spliced = kernel.splice(input, offset, pipe.writer(), None, len.min(pipe.capacity()));
         match spliced {
-            Ok(bytes) if bytes > 0 => self.place = Place::Pipe(pipe, bytes),
+            Ok(bytes) if bytes > 0 => {
+                pipe.filled(bytes);
+                self.hold(pipe, bytes);
+            }
             _ => self.idle = Some(pipe),
         }
         Some(spliced)
+    }
+
+    fn hold(&mut self, pipe: PooledPipe, bytes: usize) {
+        self.place = Place::Pipe(pipe, bytes);
+        self.held_since = None;
+    }
+
+    /// Before a wait: when there is to be another one, to release the pipe. What is in it by then is read into memory.
+    pub fn before_wait(&mut self, kernel: &mut impl Kernel, now: Instant) -> Result<Option<Instant>> {
+        if self.idle.is_none() && !self.is_in_pipe() {
+            return Ok(None);
+        }
+        let release_at = *self.held_since.get_or_insert(now) + HOLD;
+        if now < release_at {
+            return Ok(Some(release_at));
+        }
+        match self.take_into_memory(kernel) {
+            // There is no memory, and nothing is lost.
+            Err(_) if self.is_in_pipe() => return Ok(None),
+            result => result?,
+        }
+        self.release_idle();
+        Ok(None)
+    }
+
+    /// Returns an idle pipe to the pool, unless it is in full use.
+    pub fn release_unless_busy(&mut self) {
+        if !self.idle.as_ref().is_some_and(PooledPipe::is_busy) {
+            self.release_idle();
+        }
     }
 
     /// Reads bytes from the input into memory. Nothing is in flight.
@@ -216,10 +261,11 @@ impl InFlight {
         debug_assert!(other.is_empty());
         let Place::Pipe(pipe, bytes) = &self.place else { return false };
         // A pipe that has got a part of them is of no use, and is closed.
-        let Some(own) = other.idle.take() else { return false };
+        let Some(mut own) = other.idle.take() else { return false };
+        own.grow(pipe.capacity());
         let whole = kernel.tee(pipe.reader(), own.writer(), *bytes) == Ok(*bytes);
         if whole {
-            other.place = Place::Pipe(own, *bytes);
+            other.hold(own, *bytes);
         }
         whole
     }

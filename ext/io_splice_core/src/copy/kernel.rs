@@ -9,6 +9,7 @@ use crate::attempt::Step;
 use crate::descriptor::Descriptor;
 use crate::pool::PooledPipe;
 use crate::ready::{Readiness, ready};
+use crate::room::room;
 use crate::write::write_now;
 
 /// The system calls that a copy is made of; each as its manual page has it. The tests put a kernel of
@@ -60,6 +61,11 @@ pub trait Kernel {
 
     /// [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html), at once
     fn ready(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Result<Readiness>;
+
+    /// How many bytes a socket has room for, as far as that can be known; `None` of what is not a socket.
+    fn room(&mut self, _output: BorrowedFd<'_>) -> Option<usize> {
+        None
+    }
 
     /// A pipe of the gem's own, empty.
     fn pipe(&mut self) -> Result<PooledPipe>;
@@ -145,6 +151,10 @@ impl Kernel for Linux {
 
     fn ready(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Result<Readiness> {
         ready(input, output)
+    }
+
+    fn room(&mut self, output: BorrowedFd<'_>) -> Option<usize> {
+        room(output)
     }
 
     fn pipe(&mut self) -> Result<PooledPipe> {

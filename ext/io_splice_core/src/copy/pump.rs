@@ -7,6 +7,7 @@ use super::in_flight::{InFlight, Write};
 use super::position::{Position, write_reserved};
 use super::{Kernel, Linux, Plan, Route};
 use crate::PIPE_BUF;
+use crate::pool::MODEST;
 use crate::ready::Side;
 
 /// Bounds one call, so that an interrupt is noticed soon: the kernel does not return early from a copy from file to
@@ -56,6 +57,8 @@ pub struct Pump<K: Kernel = Linux> {
     may_block: bool,
     /// The side for which the last step was blocked, and since when.
     blocked: Option<(Side, Instant)>,
+    /// Why bytes were lost that were to be read out of the pipe: for the next step to tell.
+    lost: Option<Errno>,
 }
 
 impl<K: Kernel> Pump<K> {
@@ -74,6 +77,7 @@ impl<K: Kernel> Pump<K> {
             max_write: usize::MAX,
             may_block: true,
             blocked: None,
+            lost: None,
         }
     }
 
@@ -121,6 +125,14 @@ impl<K: Kernel> Pump<K> {
     /// Whether bytes are in flight or reserved, so that an end before the copy is done has to be an [`abort`](Pump::abort).
     pub(super) fn needs_abort(&self) -> bool {
         !self.in_flight.is_empty() || self.position.reserved() > 0
+    }
+
+    /// Before a wait: when there is to be another one, to release the pipe.
+    pub(super) fn before_wait(&mut self, now: Instant) -> Option<Instant> {
+        self.in_flight.before_wait(&mut self.kernel, now).unwrap_or_else(|errno| {
+            self.lost = Some(errno);
+            None
+        })
     }
 
     pub(super) fn kernel(&mut self) -> &mut K {
@@ -195,6 +207,9 @@ impl<K: Kernel> Pump<K> {
     }
 
     fn step(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Result<Advance> {
+        if let Some(errno) = self.lost.take() {
+            return Err(errno);
+        }
         if !self.in_flight.is_empty() {
             return self.deliver(output);
         }
@@ -202,8 +217,20 @@ impl<K: Kernel> Pump<K> {
             Route::CopyFileRange | Route::Sendfile | Route::Splice | Route::PipeToPipe => {
                 self.move_directly(input, output)
             }
-            Route::ViaPipe | Route::ReadWrite => self.try_fill(input, usize::MAX),
+            Route::ViaPipe => {
+                let room = self.room(output);
+                self.try_fill(input, room)
+            }
+            Route::ReadWrite => self.try_fill(input, usize::MAX),
         }
+    }
+
+    /// How much may be taken at once: much only if the output takes it at once, or it would be held when that stops.
+    fn room(&mut self, output: BorrowedFd<'_>) -> usize {
+        if self.in_flight.idle_capacity() <= MODEST {
+            return usize::MAX;
+        }
+        self.kernel.room(output).map_or(usize::MAX, |room| room.max(MODEST))
     }
 
     /// Moves bytes from end to end in one call.

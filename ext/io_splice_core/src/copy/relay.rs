@@ -58,7 +58,7 @@ pub enum RelayPause {
 /// Copies in both directions at once, in one loop, until both have ended.
 ///
 /// When the input of a direction has ended, its output is shut down for writing, and the other direction goes on. A
-/// direction that waits with nothing in flight has no pipe.
+/// direction that waits with nothing in flight has no pipe, or soon none.
 ///
 /// It owns no end; they are given to each [`run`](Relay::run).
 #[derive(Debug)]
@@ -276,10 +276,11 @@ impl<K: Kernel> Relay<K> {
         if std::mem::take(&mut self.moved) {
             self.last_moved = now;
         }
+        let mut until = self.idle_deadline();
         for way in &mut self.ways {
-            way.pump.in_flight.release_idle();
+            way.pump.in_flight.release_unless_busy();
+            until = until.into_iter().chain(way.pump.before_wait(now)).min();
         }
-        let until = self.idle_deadline();
         let open = self.ways.iter_mut().zip(ends).filter(|(way, _)| way.state == State::Open);
         wait(host, open.filter_map(|(way, ends)| Some((&mut way.wait, ends?))), now, until)
     }

@@ -247,11 +247,15 @@ impl<K: Kernel> TeeStream<K> {
         outputs: &[Option<BorrowedFd<'_>>],
         host: &mut impl Host,
     ) -> Waited {
+        let now = Instant::now();
+        let pumps =
+            std::iter::once(&mut self.source).chain(self.targets.iter_mut().map(|target| &mut target.pump));
+        let until = pumps.filter_map(|pump| pump.before_wait(now)).min();
         let source = input.map(|input| (&mut self.source_wait, [input; 2]));
         let serving =
             self.targets.iter_mut().zip(outputs).filter(|(target, _)| target.state == State::Serving);
         let targets = serving.filter_map(|(target, output)| Some((&mut target.wait, [(*output)?; 2])));
-        wait(host, source.into_iter().chain(targets), Instant::now(), None)
+        wait(host, source.into_iter().chain(targets), now, until)
     }
 
     fn overdue(&self) -> Option<TeeStreamPause> {
