@@ -109,7 +109,8 @@ pub fn abort_copy(
     mut abort: impl FnMut(Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>) -> Vec<u8>,
 ) -> Result<(), Error> {
     let mut bytes = Vec::new();
-    let interrupted = cleanup_without_gvl(&[input.to_seek_back(), Some(output)], &mut |fds| bytes = abort(fds[0], fds[1]));
+    let interrupted =
+        cleanup_without_gvl(&[input.to_seek_back(), Some(output)], &mut |fds| bytes = abort(fds[0], fds[1]));
     if !bytes.is_empty() {
         input.unread(bytes);
     }

@@ -77,13 +77,17 @@ pub fn ensure(work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         let job = unsafe { &mut *(job as *mut Job<F, Result<(), Error>>) };
         job.run_once();
         let is_jump = |error: &Error| matches!(error.error_type(), ErrorType::Jump(_));
-        if let Some(Ok(Err(error))) = job.result.take_if(|result| matches!(result, Ok(Err(error)) if is_jump(error))) {
+        if let Some(Ok(Err(error))) =
+            job.result.take_if(|result| matches!(result, Ok(Err(error)) if is_jump(error)))
+        {
             // SAFETY: it is the last thing here, and `protect` is around it.
             unsafe { resume_error(error) }
         }
         rb_sys::Qnil as _
     }
-    fn run_of<F: FnOnce() -> Result<(), Error>>(_: &Job<F, Result<(), Error>>) -> unsafe extern "C" fn(VALUE) -> VALUE {
+    fn run_of<F: FnOnce() -> Result<(), Error>>(
+        _: &Job<F, Result<(), Error>>,
+    ) -> unsafe extern "C" fn(VALUE) -> VALUE {
         run::<F>
     }
     let mut job = Job::new(work);

@@ -47,7 +47,8 @@ pub fn relay_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     if ended.is_err() {
         for (direction, (input, output)) in Direction::BOTH.into_iter().zip(ends) {
             if relay.in_flight(direction) > 0 {
-                let interrupted = abort_copy(input, output, |fd_in, fd_out| relay.abort(direction, fd_in, fd_out));
+                let interrupted =
+                    abort_copy(input, output, |fd_in, fd_out| relay.abort(direction, fd_in, fd_out));
                 ended = interrupted.and(ended);
             }
         }

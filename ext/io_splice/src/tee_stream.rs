@@ -165,8 +165,7 @@ impl Work {
             .chain(self.outputs.iter().copied())
             .collect();
         let mut bytes = Vec::new();
-        let interrupted =
-            cleanup_without_gvl(&ends, &mut |fds| bytes = self.copy.abort(fds[0], &fds[1..]));
+        let interrupted = cleanup_without_gvl(&ends, &mut |fds| bytes = self.copy.abort(fds[0], &fds[1..]));
         if let (Some(input), false) = (self.input, bytes.is_empty()) {
             input.unread(bytes);
         }

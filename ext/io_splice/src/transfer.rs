@@ -128,7 +128,8 @@ impl Transfer {
                 return self.would_block(ruby);
             };
             let len = self.len - *moved;
-            let (outcome, interrupted) = self.attempt([fd_in, fd_out], |fds, with_gvl| attempt(fds, len, with_gvl));
+            let (outcome, interrupted) =
+                self.attempt([fd_in, fd_out], |fds, with_gvl| attempt(fds, len, with_gvl));
             let Some(Outcome { attempt, ready, why }) = outcome else {
                 interrupted?;
                 continue;

@@ -50,7 +50,11 @@ pub fn splice_now(
     let refused = || {
         off_in.is_some()
             || off_out.is_some()
-            || if waits(input) { !is_open_pipe(fd_out, OFlags::RDONLY) } else { !is_open_pipe(fd_in, OFlags::WRONLY) }
+            || if waits(input) {
+                !is_open_pipe(fd_out, OFlags::RDONLY)
+            } else {
+                !is_open_pipe(fd_in, OFlags::WRONLY)
+            }
     };
     if !waits(input) && !waits(output) || refused() {
         return splice(fd_in, off_in, fd_out, off_out, len, flags);
@@ -58,7 +62,8 @@ pub fn splice_now(
     if !ready(fd_in, fd_out)?.both() {
         return Ok(Step::WouldBlock);
     }
-    let splice = |fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>, len| splice(fd_in, None, fd_out, None, len, flags);
+    let splice =
+        |fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>, len| splice(fd_in, None, fd_out, None, len, flags);
     match (input, output) {
         (MayBlock::Peer, _) => match socket_type(fd_in) {
             Ok(SocketType::STREAM) => socket_to_pipe(fd_in, fd_out, len),

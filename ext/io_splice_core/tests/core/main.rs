@@ -5,6 +5,7 @@
 mod support;
 
 mod blocking;
+mod blocking_ends;
 mod copy_faults;
 mod copy_routes;
 mod ready;
