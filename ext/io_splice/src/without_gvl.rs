@@ -25,13 +25,28 @@ pub fn without_gvl(call: &str, ends: &[End], work: &mut dyn FnMut(&[BorrowedFd<'
     use_ends(call, ends, true, &mut Vec::with_capacity(ends.len()), work)
 }
 
-/// As [`without_gvl`], for work that waits for nobody.
+/// As [`without_gvl`], for work that waits for nobody. When it is done, it is no error that an end is being closed: whoever
+/// uses that next will hear of it.
 pub fn attempt_without_gvl(
     call: &str,
     ends: &[End],
     work: &mut dyn FnMut(&[BorrowedFd<'_>]),
 ) -> Result<(), Error> {
-    use_ends(call, ends, false, &mut Vec::with_capacity(ends.len()), work)
+    let mut done = false;
+    let mut work = |fds: &[BorrowedFd<'_>]| {
+        work(fds);
+        done = true;
+    };
+    let result = use_ends(call, ends, false, &mut Vec::with_capacity(ends.len()), &mut work);
+    match result {
+        Err(error) if done && is_close(&error, ends) => Ok(()),
+        result => result,
+    }
+}
+
+fn is_close(error: &Error, ends: &[End]) -> bool {
+    error.value().is_some_and(|exception| error.is_kind_of(Ruby::get_with(exception).exception_io_error()))
+        && ends.iter().any(|end| end.descriptor_if_open().is_none())
 }
 
 fn use_ends<'fd>(

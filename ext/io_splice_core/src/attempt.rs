@@ -1,3 +1,5 @@
+use rustix::io::Errno;
+
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -17,3 +19,12 @@ pub(crate) const MAX_RW_COUNT: usize = 0x7fff_f000;
 
 /// The most buffers that one vectored call accepts (`UIO_MAXIOV`), see writev(2).
 pub const IOV_MAX: usize = 1024;
+
+/// The attempt that a call was which takes or brings bytes, and not to or from the end of anything.
+pub(crate) fn attempt(moved: rustix::io::Result<usize>) -> Attempt {
+    match moved {
+        Ok(bytes) => Ok(Step::Moved(bytes)),
+        Err(Errno::AGAIN) => Ok(Step::WouldBlock),
+        Err(errno) => Err(errno),
+    }
+}

@@ -12,7 +12,7 @@ use rustix::net::{RecvFlags, SendFlags, SocketType, recv, send};
 use rustix::param::page_size;
 use rustix::pipe::{IoSliceRaw, PIPE_BUF, SpliceFlags, vmsplice};
 
-use crate::attempt::{Attempt, Step};
+use crate::attempt::{Attempt, Step, attempt};
 use crate::blocking::MayBlock;
 use crate::memory::zeroed;
 use crate::pipe::pipe_size;
@@ -20,7 +20,6 @@ use crate::ready::{Side, ready, wait_until_ready};
 use crate::splice::splice;
 use crate::terminal::Terminal;
 use crate::vmsplice::write_snapshot;
-use crate::write::step;
 
 /// As [`splice()`], and waits for no peer either where an end is a socket or a terminal in blocking mode. The mode belongs to
 /// the open file, which other processes may share, and stays.
@@ -97,7 +96,7 @@ fn socket_to_pipe(socket: BorrowedFd<'_>, pipe: BorrowedFd<'_>, len: usize) -> A
     let received = match recv(socket, &mut buffer[..], RecvFlags::DONTWAIT) {
         Ok((0, _)) => return Ok(Step::Ended),
         Ok((received, _)) => received,
-        Err(errno) => return step(Err(errno)),
+        Err(errno) => return attempt(Err(errno)),
     };
     finish(&buffer[..received], pipe, |bytes| write_snapshot(pipe, &[IoSlice::new(bytes)]))
 }
@@ -116,7 +115,7 @@ fn pipe_to_socket(pipe: BorrowedFd<'_>, socket: BorrowedFd<'_>, len: usize, flag
     // A connection that is broken says so before anything is taken out.
     match send(socket, &[], now) {
         Ok(_) => {}
-        Err(errno) => return step(Err(errno)),
+        Err(errno) => return attempt(Err(errno)),
     }
     // It says that it is ready when at least a third of its buffer is free, in which a byte takes more than a byte.
     let room = (socket_send_buffer_size(socket)? / 8).clamp(PIPE_BUF, PORTION);
@@ -124,9 +123,9 @@ fn pipe_to_socket(pipe: BorrowedFd<'_>, socket: BorrowedFd<'_>, len: usize, flag
     let taken = match take_out(pipe, &mut buffer) {
         Ok(0) => return Ok(Step::Ended),
         Ok(taken) => taken,
-        Err(errno) => return step(Err(errno)),
+        Err(errno) => return attempt(Err(errno)),
     };
-    finish(&buffer[..taken], socket, |bytes| step(send(socket, bytes, now)))
+    finish(&buffer[..taken], socket, |bytes| attempt(send(socket, bytes, now)))
 }
 
 /// Reads what is in a pipe, and does not wait.

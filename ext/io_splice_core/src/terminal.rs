@@ -3,10 +3,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::fs::{Mode, OFlags, fstat, major, open};
 use rustix::pipe::PIPE_BUF;
 
-use crate::attempt::{Attempt, Step};
+use crate::attempt::{Attempt, Step, attempt};
 use crate::private_fd::PrivateFd;
 use crate::ready::ready;
-use crate::write::step;
 
 /// A terminal in blocking mode, for one attempt that does not wait. Its mode belongs to the open file, which other processes
 /// share, and stays.
@@ -47,7 +46,7 @@ impl<'fd> Terminal<'fd> {
 
     /// Writes as much of `bytes` as there is room for. It is ready.
     pub fn write(&self, bytes: &[u8]) -> Attempt {
-        self.put(bytes.len(), |fd, from, len| step(rustix::io::write(fd, &bytes[from..from + len])))
+        self.put(bytes.len(), |fd, from, len| attempt(rustix::io::write(fd, &bytes[from..from + len])))
     }
 
     /// Makes attempts to put `len` bytes in, from the first that it has not taken on. It is ready.

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 use rustix::io::{Errno, write};
 use rustix::net::{SendFlags, send};
 
-use crate::attempt::{Attempt, Step};
+use crate::attempt::{Attempt, Step, attempt};
 use crate::blocking::{MayBlock, may_block_of};
 use crate::descriptor::Descriptor;
 use crate::ready::ready;
@@ -23,7 +23,7 @@ use crate::vmsplice::write_snapshot;
 pub fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Attempt {
     match send(fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
         Err(Errno::NOTSOCK) => {}
-        sent => return step(sent),
+        sent => return attempt(sent),
     }
     let descriptor = Descriptor::inspect(fd)?;
     if descriptor.is_pipe() {
@@ -32,15 +32,6 @@ pub fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Attempt {
     match may_block_of(fd, &descriptor) {
         MayBlock::Peer | MayBlock::Unknown if !ready(fd, fd)?.output => Ok(Step::WouldBlock),
         MayBlock::Peer => Terminal::for_output(fd).write(bytes),
-        _ => step(write(fd, bytes)),
-    }
-}
-
-/// What a write says.
-pub(crate) fn step(written: rustix::io::Result<usize>) -> Attempt {
-    match written {
-        Ok(bytes) => Ok(Step::Moved(bytes)),
-        Err(Errno::AGAIN) => Ok(Step::WouldBlock),
-        Err(errno) => Err(errno),
+        _ => attempt(write(fd, bytes)),
     }
 }

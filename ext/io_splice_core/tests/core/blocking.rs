@@ -1,4 +1,4 @@
-//! `may_block`: what could make an attempt block; `Nonblocking`: what rules out the peer.
+//! `may_block`: what could make an attempt block.
 
 use std::fs::File;
 use std::net::UdpSocket;
@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use crate::support::*;
-use io_splice_core::{Errno, MayBlock, Nonblocking, both_may_block, may_block};
-use rustix::fs::{OFlags, fcntl_getfl};
+use io_splice_core::{Errno, MayBlock, both_may_block, may_block};
+use rustix::fs::OFlags;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 
 fn may_block_of(fd: impl AsFd) -> MayBlock {
@@ -125,40 +125,4 @@ fn a_number_says_nothing_when_it_has_been_used_again() {
 #[test]
 fn a_closed_number_is_ebadf() {
     assert_eq!(may_block(closed()), Err(Errno::BADF));
-    assert_eq!(Nonblocking::new(closed()).err(), Some(Errno::BADF));
-}
-
-#[test]
-fn nonblocking_sets_the_mode_and_puts_it_back() {
-    let (socket, _peer) = UnixStream::pair().unwrap();
-    let before = fcntl_getfl(&socket).unwrap();
-    let mode = Nonblocking::new(socket.as_fd()).unwrap();
-    assert_eq!(fcntl_getfl(&socket), Ok(before | OFlags::NONBLOCK));
-    assert_eq!(may_block_of(&socket), MayBlock::Never);
-    drop(mode);
-    assert_eq!(fcntl_getfl(&socket), Ok(before));
-    assert_eq!(may_block_of(&socket), MayBlock::Peer);
-}
-
-#[test]
-fn nonblocking_ends_in_blocking_mode_though_another_process_has_changed_it_too() {
-    let (socket, _peer) = UnixStream::pair().unwrap();
-    let before = fcntl_getfl(&socket).unwrap();
-    let one = Nonblocking::new(socket.as_fd()).unwrap();
-    let other = Nonblocking::new(socket.as_fd()).unwrap();
-    drop(one);
-    assert_eq!(fcntl_getfl(&socket), Ok(before));
-    drop(other);
-    assert_eq!(fcntl_getfl(&socket), Ok(before));
-}
-
-#[test]
-fn nonblocking_keeps_the_other_flags() {
-    let file = append_file();
-    let before = fcntl_getfl(&file).unwrap();
-    assert!(before.contains(OFlags::APPEND) && !before.contains(OFlags::NONBLOCK));
-    let mode = Nonblocking::new(file.as_fd()).unwrap();
-    assert_eq!(fcntl_getfl(&file), Ok(before | OFlags::NONBLOCK));
-    drop(mode);
-    assert_eq!(fcntl_getfl(&file), Ok(before));
 }

@@ -6,6 +6,7 @@ mod support;
 
 mod abort;
 mod blocking;
+mod blocking_ends;
 mod by_reading;
 mod copy_faults;
 mod copy_routes;

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::*;
-use io_splice_core::{Attempt, Errno, Nonblocking, Step, page_size, splice};
+use io_splice_core::{Attempt, Errno, Step, page_size, splice};
 use rustix::fs::OFlags;
 use rustix::pipe::SpliceFlags;
 
@@ -160,7 +160,7 @@ fn a_socket_would_block_in_non_blocking_mode_and_ends_with_its_peer() {
     let (tcp, tcp_peer) = tcp_pair();
     let to = pipe();
     for socket in [unix.as_fd(), tcp.as_fd()] {
-        let _mode = Nonblocking::new(socket).unwrap();
+        set_mode(socket, Blocking::No);
         assert_eq!(move_bytes(socket, &to.writer, 10), Ok(Step::WouldBlock));
     }
     unix_peer.shutdown(Shutdown::Write).unwrap();
