@@ -84,7 +84,11 @@ module Soak
   # Pipes of which both ends are open here and belong to no IO: those of the gem. (Of one that somebody closes just now
   # there is an end, too.)
   def pipes_of_nobody
-    owned = ObjectSpace.each_object(IO).filter_map { |io| io.fileno unless io.closed? }
+    owned = ObjectSpace.each_object(IO).filter_map do |io|
+      io.fileno
+    rescue IOError # closed, or not initialized yet
+      nil
+    end
     links = (Dir.children("/proc/self/fd").map(&:to_i) - owned).filter_map do |number|
       File.readlink("/proc/self/fd/#{number}")
     rescue Errno::ENOENT
