@@ -70,9 +70,11 @@ module Soak
     return {} unless hostile?("ends")
 
     locks = File.readlines("/proc/locks").map(&:split)
-    ends.grep(IO).reject(&:closed?).to_h do |io|
+    ends.grep(IO).filter_map do |io|
       [io, [io.fcntl(Fcntl::F_GETFL) & (File::NONBLOCK | File::APPEND), locks.count { |lock| of?(lock, io.stat) }]]
-    end
+    rescue IOError # closed
+      nil
+    end.to_h
   end
 
   # Whether a line of /proc/locks tells of a lock that this process has on a file.
