@@ -190,7 +190,7 @@ module Planted
         file: "ext/io_splice_core/src/pool.rs",
         text: "if pipe.is_of_this_process() {",
         replacement: "if pipe.capacity() > 0 {",
-        check: process("pool::a_forked_child")
+        check: process("idle_pipe::")
 
   fault "hoard", "one pipe too many is kept",
         file: "ext/io_splice_core/src/pool.rs",

@@ -70,9 +70,11 @@ module Soak
     return {} unless hostile?("ends")
 
     locks = File.readlines("/proc/locks").map(&:split)
-    ends.grep(IO).reject(&:closed?).to_h do |io|
+    ends.grep(IO).filter_map do |io|
       [io, [io.fcntl(Fcntl::F_GETFL) & (File::NONBLOCK | File::APPEND), locks.count { |lock| of?(lock, io.stat) }]]
-    end
+    rescue IOError # closed
+      nil
+    end.to_h
   end
 
   # Whether a line of /proc/locks tells of a lock that this process has on a file.
@@ -84,7 +86,11 @@ module Soak
   # Pipes of which both ends are open here and belong to no IO: those of the gem. (Of one that somebody closes just now
   # there is an end, too.)
   def pipes_of_nobody
-    owned = ObjectSpace.each_object(IO).filter_map { |io| io.fileno unless io.closed? }
+    owned = ObjectSpace.each_object(IO).filter_map do |io|
+      io.fileno
+    rescue IOError # closed, or not initialized yet
+      nil
+    end
     links = (Dir.children("/proc/self/fd").map(&:to_i) - owned).filter_map do |number|
       File.readlink("/proc/self/fd/#{number}")
     rescue Errno::ENOENT

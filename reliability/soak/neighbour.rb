@@ -16,7 +16,7 @@ module Soak
       @ends.push(near, far, over, done, *pipe)
       doing("#{near.inspect} is shared")
       neighbour = tasks.go { in_child { watch(near, over, done) } }
-      500.times { exchange(near, far, *pipe) }
+      150.times { exchange(near, far, *pipe) }
       done.close
       tasks.value_of(neighbour)
     end

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod idle_pipe;
 mod pool;
 mod private_fd;
 mod short_tee;
