@@ -10,7 +10,8 @@ use rustix::net::sockopt::socket_send_buffer_size;
 /// TIOCOUTQ, which is SIOCOUTQ, as most architectures have it. The others refuse it.
 const SIOCOUTQ: Opcode = 0x5411;
 
-/// How many bytes a socket has room for, as far as that can be known; `None` of what is not a socket.
+/// How many bytes a socket takes at once, as far as that can be known. 0: poll(2) does not call it writable. `None` of what
+/// is not a socket.
 ///
 /// # References
 ///  - [Linux]
@@ -19,9 +20,12 @@ const SIOCOUTQ: Opcode = 0x5411;
 pub(crate) fn room(output: BorrowedFd<'_>) -> Option<usize> {
     let size = match socket_send_buffer_size(output) {
         Err(Errno::NOTSOCK) => return None,
-        size => size.unwrap_or(0),
+        size => size.unwrap_or_default(),
     };
     // SAFETY: of a socket it writes one int.
     let unsent = unsafe { ioctl(output, Getter::<SIOCOUTQ, c_int>::new()) };
-    Some(size.saturating_sub(unsent.map_or(size, |unsent| unsent as usize)))
+    let Ok(unsent) = unsent.map(|unsent| unsent as usize) else { return Some(1) };
+    let room = size.saturating_sub(unsent);
+    // A TCP socket is writable with half as much room as is in use, others with more.
+    Some(if room < unsent / 2 { 0 } else { room.max(1) })
 }

@@ -62,7 +62,8 @@ pub trait Kernel {
     /// [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html), at once
     fn ready(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Result<Readiness>;
 
-    /// How many bytes a socket has room for, as far as that can be known; `None` of what is not a socket.
+    /// How many bytes a socket takes at once, as far as that can be known, and 0 if it is not writable; `None` of what is
+    /// not a socket.
     fn room(&mut self, _output: BorrowedFd<'_>) -> Option<usize> {
         None
     }

@@ -217,20 +217,22 @@ impl<K: Kernel> Pump<K> {
             Route::CopyFileRange | Route::Sendfile | Route::Splice | Route::PipeToPipe => {
                 self.move_directly(input, output)
             }
-            Route::ViaPipe => {
-                let room = self.room(output);
-                self.try_fill(input, room)
-            }
+            Route::ViaPipe => match self.room(output) {
+                0 => Ok(Advance::Blocked(Side::Output)),
+                room => self.try_fill(input, room),
+            },
             Route::ReadWrite => self.try_fill(input, usize::MAX),
         }
     }
 
-    /// How much may be taken at once: much only if the output takes it at once, or it would be held when that stops.
+    /// How much may be taken at once. Much only if the output takes it at once: it would be held when that stops.
     fn room(&mut self, output: BorrowedFd<'_>) -> usize {
-        if self.in_flight.idle_capacity() <= MODEST {
-            return usize::MAX;
+        let large = self.in_flight.idle_capacity() > MODEST;
+        match large.then(|| self.kernel.room(output)).flatten() {
+            None => usize::MAX,
+            Some(0) => 0,
+            Some(room) => room.max(MODEST),
         }
-        self.kernel.room(output).map_or(usize::MAX, |room| room.max(MODEST))
     }
 
     /// Moves bytes from end to end in one call.

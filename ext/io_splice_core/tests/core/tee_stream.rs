@@ -362,6 +362,7 @@ fn a_slow_one_catches_up_before_the_failure_is_told() {
     let Pipe { reader: slow_reader, writer: slow } = pipe_in(Blocking::No);
     let Pipe { reader, writer: broken } = pipe_in(Blocking::No);
     drop(reader);
+    set_pipe_size(slow.as_fd(), page_size()).unwrap();
     for (place, fds) in [(1, [&slow, &broken]), (0, [&broken, &slow])] {
         let fds = fds.map(|fd| Some(fd.as_fd()));
         let input = file.reader();
