@@ -10,7 +10,8 @@ use magnus::typed_data::Obj;
 use magnus::value::ReprValue;
 use magnus::{DataTypeFunctions, Error, RClass, RString, RTypedData, Ruby, TryConvert, TypedData, Value};
 
-use crate::{error, io_buffer, number};
+use crate::payload::frozen_copy;
+use crate::{error, gvl, io_buffer, number};
 
 /// Bytes in pages that others may share.
 #[derive(TypedData, Clone)]
@@ -32,13 +33,11 @@ struct Memory(io_splice_core::Pages);
 
 impl Memory {
     fn new(ruby: &Ruby, value: Value) -> Result<Self, Error> {
-        // SAFETY: they are copied at once.
-        let copy = || unsafe { bytes_of(value) }.map(io_splice_core::Pages::new);
-        let pages = match copy()? {
+        let pages = match copy(value)? {
             // It may be that others are only waiting to be collected.
             Err(Errno::NOMEM) => {
                 ruby.gc_start();
-                copy()?
+                copy(value)?
             }
             pages => pages,
         };
@@ -60,6 +59,25 @@ impl Drop for Memory {
         // it frees.
         unsafe { rb_sys::rb_gc_adjust_memory_usage(-(self.0.size() as rb_sys::ssize_t)) };
     }
+}
+
+/// From here on other threads do not wait for the copying of a string.
+const LONG: usize = 256 << 10;
+
+/// Copies what a String or a buffer holds into pages.
+fn copy(value: Value) -> Result<io_splice_core::Result<io_splice_core::Pages>, Error> {
+    // SAFETY: they are copied at once, or only their number is looked at.
+    let bytes = unsafe { bytes_of(value)? };
+    if bytes.len() < LONG || gvl::alone() || RString::from_value(value).is_none() {
+        return Ok(io_splice_core::Pages::new(bytes));
+    }
+    let Some(frozen) = frozen_copy(value)? else { return Ok(io_splice_core::Pages::new(bytes)) };
+    let mut pages = Err(Errno::INTR);
+    // SAFETY: nobody writes to a frozen string, and one of this length has its bytes outside of the object.
+    let bytes = unsafe { &*std::ptr::from_ref(frozen.as_slice()) };
+    gvl::without_or_raise(|| pages = io_splice_core::Pages::new(bytes))?;
+    std::hint::black_box(&frozen);
+    Ok(pages)
 }
 
 /// What a String or a buffer holds.

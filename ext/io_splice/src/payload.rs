@@ -8,9 +8,9 @@ use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::value::ReprValue;
 use magnus::{Error, RArray, RString, Ruby, TryConvert, Value};
 
-use crate::error;
 use crate::io_buffer::{self, Gift};
 use crate::pages::Pages;
+use crate::{error, gvl};
 
 /// The bytes of a call, in order, and how far it has come. It lives on the stack, which is where the
 /// garbage collector finds the objects that it names.
@@ -57,8 +57,8 @@ impl Piece {
 /// duplicated may still write to, and in Ruby 3.1 `IO::Buffer.for`.
 const COPY_BELOW: usize = 64 << 10;
 
-/// But no more than this in all, which other threads wait for: then only those are copied that may have their bytes in
-/// the object itself.
+/// More than this in all is copied in two steps: with the GVL only what may have its bytes in the object itself, and then
+/// without the GVL the rest, which is shared until then.
 const COPY_AT_MOST: usize = 256 << 10;
 const MAY_BE_EMBEDDED: usize = 1 << 10;
 
@@ -150,13 +150,13 @@ impl Payload {
         if self.is_snapshot {
             return Ok(());
         }
-        let mut copied = 0;
+        let mut so_far = 0;
         for index in self.at..self.pieces.len() {
             self.pieces[index] = match &mut self.pieces[index] {
                 Piece::String(index) => {
                     let index = *index;
-                    let piece = self.snapshot_string(ruby, index, copied)?;
-                    copied += if let Piece::Copy(bytes) = &piece { bytes.len() } else { 0 };
+                    let piece = self.snapshot_string(ruby, index, so_far)?;
+                    so_far += if let Piece::Copy(bytes) = &piece { bytes.len() } else { 0 };
                     piece
                 }
                 Piece::Buffer(index) => {
@@ -171,14 +171,36 @@ impl Payload {
             };
         }
         self.is_snapshot = true;
-        Ok(())
+        if so_far >= COPY_AT_MOST { self.copy_shared(ruby) } else { Ok(()) }
+    }
+
+    /// Copies the strings that are not to be shared for long.
+    fn copy_shared(&mut self, ruby: &Ruby) -> Result<(), Error> {
+        let mut result = Ok(());
+        let mut copy = || {
+            for piece in &mut self.pieces {
+                if let Piece::Frozen(bytes) = piece {
+                    // SAFETY: `frozen` keeps the string, and nobody writes to it.
+                    let bytes = unsafe { &**bytes };
+                    if bytes.len() < COPY_BELOW && result.is_ok() {
+                        result = copied(bytes).map(|bytes| *piece = Piece::Copy(bytes));
+                    }
+                }
+            }
+        };
+        if gvl::alone() {
+            copy();
+        } else {
+            gvl::without_or_raise(copy)?;
+        }
+        result.map_err(|errno| error::no_memory(ruby, errno))
     }
 
     /// Ruby's own copies of long strings share the memory until somebody writes to the original.
-    fn snapshot_string(&mut self, ruby: &Ruby, index: usize, copied: usize) -> Result<Piece, Error> {
+    fn snapshot_string(&mut self, ruby: &Ruby, index: usize, so_far: usize) -> Result<Piece, Error> {
         // SAFETY: they are copied, or not looked at again, before Ruby code runs.
         let bytes = unsafe { self.objects.string(index) };
-        let copy_below = if copied < COPY_AT_MOST { COPY_BELOW } else { MAY_BE_EMBEDDED };
+        let copy_below = if so_far < COPY_AT_MOST { COPY_BELOW } else { MAY_BE_EMBEDDED };
         if bytes.len() < copy_below {
             return Piece::copy(ruby, bytes);
         }
