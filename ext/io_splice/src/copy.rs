@@ -35,13 +35,16 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     if gvl::scheduled() {
         copy.never_block();
     }
-    let mut ended = Ok(());
-    if offset.is_none() {
-        let (bytes, taken) = input.take_read_ahead(ruby, len.unwrap_or(u64::MAX));
+    let read_ahead = |copy: &mut CopyStream| {
+        // What is in the buffer is not at the offset.
+        let rest = if offset.is_some() { 0 } else { len.unwrap_or(u64::MAX) - copy.delivered() };
+        let bytes = input.take_read_ahead(ruby, rest)?;
+        let more = rest > bytes.len() as u64 && input.has_read_ahead();
+        copy.set_more_ahead(more);
         copy.prepend(bytes);
-        ended = taken;
-    }
-    let ended = ended.and_then(|()| run(ruby, &mut copy, input, output, progress));
+        Ok(more)
+    };
+    let ended = run(ruby, &mut copy, input, output, read_ahead, progress);
     if ended.is_err() && copy.in_flight() > 0 {
         abort_copy(input, output, |fd_in, fd_out| copy.abort(fd_in, fd_out));
     }
@@ -65,8 +68,10 @@ fn run(
     copy: &mut CopyStream,
     input: End,
     output: End,
+    mut read_ahead: impl FnMut(&mut CopyStream) -> Result<bool, Error>,
     progress: Option<Proc>,
 ) -> Result<(), Error> {
+    let mut more_ahead = read_ahead(copy)?;
     let tell = |copied: u64| match progress {
         Some(progress) => progress.call::<_, Value>((copied,)).map(drop),
         None => Ok(()),
@@ -79,6 +84,7 @@ fn run(
         let mut pause = Pause::Interrupted;
         without_gvl(NAME, &[input, output], &mut |fds| pause = copy.run(fds[0], fds[1], &mut host))?;
         match pause {
+            Pause::Done if more_ahead => more_ahead = read_ahead(copy)?,
             Pause::Done => return tell(copy.delivered()),
             Pause::Progress => {
                 let copied = copy.delivered();

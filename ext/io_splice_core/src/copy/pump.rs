@@ -49,6 +49,8 @@ pub struct Pump<K: Kernel = Linux> {
     read_size: usize,
     max_per_call: usize,
     may_block: bool,
+    /// Whether there are bytes read ahead of the input that are still to be prepended.
+    more_ahead: bool,
     /// The side for which the last step was blocked.
     blocked: Option<Side>,
 }
@@ -67,6 +69,7 @@ impl<K: Kernel> Pump<K> {
             read_size: FIRST_READ_SIZE,
             max_per_call: MAX_CHUNK,
             may_block: true,
+            more_ahead: false,
             blocked: None,
         }
     }
@@ -85,6 +88,15 @@ impl<K: Kernel> Pump<K> {
     pub(super) fn prepend(&mut self, bytes: Vec<u8>) {
         self.remaining = self.remaining.map(|remaining| remaining - bytes.len() as u64);
         self.in_flight.prepend(bytes);
+    }
+
+    /// Takes nothing from the input, and is done when nothing is in flight, as long as there is more to be prepended.
+    pub(super) fn set_more_ahead(&mut self, more: bool) {
+        self.more_ahead = more;
+    }
+
+    pub(super) fn is_more_ahead(&self) -> bool {
+        self.more_ahead
     }
 
     /// How many bytes the output has taken.
@@ -305,6 +317,9 @@ impl<K: Kernel> Pump<K> {
 
     /// How much the next call may take from the input.
     fn next_len(&self, room: usize) -> usize {
+        if self.more_ahead {
+            return 0;
+        }
         let limit = self.plan.limit.map_or(u64::MAX, |limit| limit - self.taken);
         let len = self.remaining.unwrap_or(u64::MAX).min(limit).min(self.max_per_call as u64);
         room.min(len as usize)
