@@ -7,6 +7,7 @@ use magnus::value::ReprValue;
 use magnus::{Error, Ruby, TryConvert, Value};
 use rb_sys::VALUE;
 
+use crate::opened::Opened;
 use crate::ruby_io::{self, RubyIo, is_io};
 use crate::{error, gvl, number};
 
@@ -36,12 +37,14 @@ enum Kind {
 }
 
 impl End {
-    /// Takes an Integer, an IO, or what `to_io` makes an IO of.
+    /// Takes an Integer, an IO, a file that the copy has opened, or what `to_io` makes an IO of.
     pub fn new(ruby: &Ruby, value: Value, side: Side) -> Result<Self, Error> {
         let kind = if is_integer(value) {
             Kind::Number(number::descriptor(ruby, value)?)
         } else if is_io(value) {
             Kind::Io(value.as_raw())
+        } else if let Some(opened) = Opened::from_value(ruby, value) {
+            Kind::Number(opened.fileno())
         } else {
             Kind::Io(to_io(ruby, value)?)
         };

@@ -185,7 +185,8 @@ impl RubyIo {
             buffer.capa = capacity;
         }
         // As Ruby's own `ungetbyte`: what is there moves only if there is no room before it.
-        let start = if after == 0 || room != buffer.ptr || buffer.off < before { 0 } else { buffer.off - before };
+        let start =
+            if after == 0 || room != buffer.ptr || buffer.off < before { 0 } else { buffer.off - before };
         // SAFETY: the old buffer holds `after` bytes from `off` on, and the room, which may be the same, is enough for all.
         unsafe {
             if after > 0 {

@@ -8,6 +8,7 @@ use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, RArray, RString, Ruby, TryConvert, Value};
 
 use crate::end::{End, descriptor_of, descriptors_for_copy};
+use crate::opened::Opened;
 use crate::park::park;
 use crate::wait::timed_out;
 use crate::without_gvl::{GvlFreeHost, Scheduler, cleanup_without_gvl, without_gvl};
@@ -38,6 +39,9 @@ pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
         let why = (errno == Errno::INVAL).then_some("an output is the pipe that is the input");
         error::errno(errno, NAME, why)
     })?;
+    if bytes.is_none_or(|bytes| !bytes.is_empty()) {
+        Opened::empty_all(ruby, NAME, fd_in, &args[4..])?;
+    }
     let timeout = |end: &Option<End>| end.map_or(Ok(None), End::timeout);
     let timeouts = outputs.iter().map(timeout).collect::<Result<Vec<_>, Error>>()?;
     copy.set_timeouts(timeout(&input)?, timeouts);
