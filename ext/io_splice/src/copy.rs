@@ -4,9 +4,10 @@ use io_splice_core::copy::{CopyStream, Hints, Pause, Plan, Timeouts};
 use io_splice_core::{Call, Errno, Side, refusal};
 use magnus::block::Proc;
 use magnus::value::ReprValue;
-use magnus::{Error, IntoValue, Ruby, Value};
+use magnus::{Error, IntoValue, RString, Ruby, Value};
 
 use crate::end::{End, descriptors_for_copy, keep_alive};
+use crate::opened::Opened;
 use crate::park::park;
 use crate::wait::timed_out;
 use crate::without_gvl::{GvlFreeHost, Scheduler, cleanup_without_gvl, without_gvl};
@@ -28,6 +29,7 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
         Hints { likely_file: offset.is_some() || input.is_file(ruby), can_unread: input.can_unread() };
     let plan =
         Plan::new(fd_in, fd_out, len, offset, hints).map_err(|errno| error::errno(errno, NAME, None))?;
+    Opened::empty_all(ruby, NAME, Some(fd_in), &args[1..2])?;
     let mut copy = CopyStream::new(plan, len, offset);
     if progress.is_some() {
         copy.report();
@@ -35,13 +37,16 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     if gvl::scheduled() {
         copy.never_block();
     }
-    let mut ended = Ok(());
-    if offset.is_none() {
-        let (bytes, taken) = input.take_read_ahead(ruby, len.unwrap_or(u64::MAX));
+    let read_ahead = |copy: &mut CopyStream| {
+        // What is in the buffer is not at the offset.
+        let rest = if offset.is_some() { 0 } else { len.unwrap_or(u64::MAX) - copy.delivered() };
+        let bytes = input.take_read_ahead(ruby, rest)?;
+        let more = rest > bytes.len() as u64 && input.has_read_ahead();
+        copy.set_more_ahead(more);
         copy.prepend(bytes);
-        ended = taken;
-    }
-    ended = ended.and_then(|()| run(ruby, &mut copy, input, output, progress));
+        Ok(more)
+    };
+    let mut ended = run(ruby, &mut copy, input, output, read_ahead, progress);
     if ended.is_err() && copy.needs_abort() {
         let interrupted = abort_copy(input, output, |fd_in, fd_out| copy.abort(fd_in, fd_out));
         ended = interrupted.and(ended);
@@ -56,6 +61,28 @@ pub fn check_copy(ruby: &Ruby, len: Value, offset: Value) -> Result<(), Error> {
     numbers(ruby, len, offset).map(drop)
 }
 
+/// `check_ends(src_offset, src, *dsts)`: raises what is wrong with those that are open, before a file is made or emptied.
+/// Paths, and nil for an object, are passed over.
+pub fn check_ends(ruby: &Ruby, args: &[Value]) -> Result<(), Error> {
+    let offset = number::offset(ruby, "src_offset", args[0])?;
+    let call = if args.len() > 3 { "tee_stream" } else { NAME };
+    let sides = std::iter::once(Side::Input).chain(std::iter::repeat(Side::Output));
+    for (value, side) in args[1..].iter().zip(sides) {
+        if value.is_nil() || RString::from_value(*value).is_some() {
+            continue;
+        }
+        let end = End::new(ruby, *value, side)?;
+        let (fd, _) = descriptors_for_copy(call, &end, &end)?;
+        let checked = match side {
+            Side::Input => io_splice_core::check_input(fd, offset),
+            Side::Output => io_splice_core::check_output(fd),
+        };
+        keep_alive(&end);
+        checked.map_err(|errno| error::errno(errno, call, None))?;
+    }
+    Ok(())
+}
+
 fn numbers(ruby: &Ruby, len: Value, offset: Value) -> Result<(Option<u64>, Option<u64>), Error> {
     let len = if len.is_nil() { None } else { Some(number::length(ruby, "length", len)? as u64) };
     Ok((len, number::offset(ruby, "src_offset", offset)?))
@@ -66,8 +93,10 @@ fn run(
     copy: &mut CopyStream,
     input: End,
     output: End,
+    mut read_ahead: impl FnMut(&mut CopyStream) -> Result<bool, Error>,
     progress: Option<Proc>,
 ) -> Result<(), Error> {
+    let mut more_ahead = read_ahead(copy)?;
     let tell = |copied: u64| match progress {
         Some(progress) => progress.call::<_, Value>((copied,)).map(drop),
         None => Ok(()),
@@ -80,6 +109,7 @@ fn run(
         let mut pause = Pause::Interrupted;
         without_gvl(NAME, &[input, output], &mut |fds| pause = copy.run(fds[0], fds[1], &mut host))?;
         match pause {
+            Pause::Done if more_ahead => more_ahead = read_ahead(copy)?,
             Pause::Done => return tell(copy.delivered()),
             Pause::Progress => {
                 let copied = copy.delivered();

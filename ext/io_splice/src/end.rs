@@ -7,8 +7,13 @@ use magnus::value::ReprValue;
 use magnus::{Error, Ruby, TryConvert, Value};
 use rb_sys::VALUE;
 
+use crate::opened::Opened;
 use crate::ruby_io::{self, RubyIo, is_io};
 use crate::{error, gvl, number};
+
+/// Ruby's read buffer can hold 2 GiB, which somebody may have put back. What is in flight is copied, with the GVL, and has
+/// to fit into that buffer again beside what is still there.
+const READ_AHEAD_PORTION: u64 = 1 << 20;
 
 #[derive(PartialEq, Eq)]
 enum Buffers {
@@ -32,12 +37,14 @@ enum Kind {
 }
 
 impl End {
-    /// Takes an Integer, an IO, or what `to_io` makes an IO of.
+    /// Takes an Integer, an IO, a file that the copy has opened, or what `to_io` makes an IO of.
     pub fn new(ruby: &Ruby, value: Value, side: Side) -> Result<Self, Error> {
         let kind = if is_integer(value) {
             Kind::Number(number::descriptor(ruby, value)?)
         } else if is_io(value) {
             Kind::Io(value.as_raw())
+        } else if let Some(opened) = Opened::from_value(ruby, value) {
+            Kind::Number(opened.fileno())
         } else {
             Kind::Io(to_io(ruby, value)?)
         };
@@ -63,31 +70,12 @@ impl End {
         self.ruby_io().is_some_and(RubyIo::has_read_ahead)
     }
 
-    /// Takes out of Ruby's read buffer what was read ahead, at most `len` bytes. What is there comes also with
-    /// an error, so that it is not lost.
-    pub fn take_read_ahead(self, ruby: &Ruby, len: u64) -> (Vec<u8>, Result<(), Error>) {
-        let mut taken = Vec::new();
-        let Kind::Io(io) = self.kind else { return (taken, Ok(())) };
-        // SAFETY: `io` is an IO.
-        let io = unsafe { Value::from_raw(io) };
-        let mut result = Ok(());
-        while (taken.len() as u64) < len && result.is_ok() {
-            if !self.has_read_ahead() {
-                break;
-            }
-            let most = (len - taken.len() as u64).min(64 << 10);
-            if taken.try_reserve(most as usize).is_err() {
-                result = Err(error::no_memory(ruby, Errno::NOMEM));
-                break;
-            }
-            // While bytes are there, readpartial gives those and asks nobody for more. An interrupt may come
-            // when it has taken them already: then they are in the string.
-            let string = ruby.str_buf_new(0);
-            result = io.funcall::<_, _, Value>("readpartial", (most, string)).map(drop);
-            // SAFETY: the string is ours, and copied before Ruby runs again.
-            taken.extend_from_slice(unsafe { string.as_slice() });
-        }
-        (taken, result)
+    /// Takes out of Ruby's read buffer what was read ahead, at most `len` bytes and not too many at once: when those are
+    /// delivered and [`has_read_ahead`](End::has_read_ahead), there are more.
+    pub fn take_read_ahead(self, ruby: &Ruby, len: u64) -> Result<Vec<u8>, Error> {
+        let most = len.min(READ_AHEAD_PORTION) as usize;
+        let taken = self.ruby_io().map_or(Ok(Vec::new()), |io| io.take_read_ahead(most));
+        taken.map_err(|errno| error::no_memory(ruby, errno))
     }
 
     /// Puts bytes back in front of those that this input has still to give, for Ruby to read; a number has

@@ -62,6 +62,16 @@ pub fn argument(ruby: &Ruby, message: impl Display) -> Error {
     new(ruby.exception_arg_error(), message)
 }
 
+/// The `ArgumentError` for a file that would be emptied before it is read.
+pub fn same_file(ruby: &Ruby, call: &str, path: &str) -> Error {
+    let copying =
+        ruby.class_io().const_get::<_, RModule>("Splice").and_then(|splice| splice.const_get("Copying"));
+    match copying.and_then(|copying: RModule| copying.const_get::<_, ExceptionClass>("SameFile")) {
+        Ok(class) => new(class, format!("{call}: {path} is the file that is to be copied")),
+        Err(error) => error,
+    }
+}
+
 /// A `TypeError` in Ruby's own words.
 pub fn no_conversion(ruby: &Ruby, what: &str, value: Value, into: &str) -> Error {
     // SAFETY: the name is copied at once, while `value` is alive.

@@ -69,9 +69,11 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     opened.undef_default_alloc_func();
     opened.define_singleton_method("new", function!(Opened::new, 2))?;
     opened.define_method("fileno", method!(Opened::fileno, 0))?;
+    opened.define_method("empty", method!(Opened::empty, 0))?;
     opened.define_method("close", method!(Opened::close, 0))?;
     copying.define_class("Parked", ruby.class_object())?.undef_default_alloc_func();
     copying.define_singleton_method("check_copy", function!(copy::check_copy, 2))?;
+    copying.define_singleton_method("check_ends", function!(copy::check_ends, -1))?;
     let pages = splice.define_class("Pages", ruby.class_object())?;
     pages.undef_default_alloc_func();
     pages.define_singleton_method("new", method!(Pages::new, 1))?;

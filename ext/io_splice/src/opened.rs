@@ -1,10 +1,12 @@
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use io_splice_core::{Errno, PrivateFd};
 use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::typed_data::Obj;
+use magnus::value::ReprValue;
 use magnus::{DataTypeFunctions, Error, RString, Ruby, TryConvert, TypedData, Value};
 
 use crate::{error, gvl};
@@ -13,7 +15,11 @@ use crate::{error, gvl};
 /// both while it opens and while it closes.
 #[derive(TypedData)]
 #[magnus(class = "IO::Splice::Copying::Opened", free_immediately)]
-pub struct Opened(Mutex<Option<PrivateFd>>);
+pub struct Opened {
+    fd: Mutex<Option<PrivateFd>>,
+    path: CString,
+    emptied: AtomicBool,
+}
 
 impl DataTypeFunctions for Opened {}
 
@@ -25,7 +31,8 @@ impl Opened {
         // SAFETY: it is what Ruby has just returned, and copied before Ruby runs again.
         let name = unsafe { RString::try_convert(Value::from_raw(path))?.as_slice().to_vec() };
         let name = CString::new(name).map_err(|_| error::argument(ruby, "string contains null byte"))?;
-        let opened = ruby.obj_wrap(Self(Mutex::new(None)));
+        let fd = Mutex::new(None);
+        let opened = ruby.obj_wrap(Self { fd, path: name.clone(), emptied: AtomicBool::new(false) });
         let mut collected = false;
         // As in `without_gvl`: a FIFO may wait for somebody.
         gvl::check_interrupts()?;
@@ -47,7 +54,50 @@ impl Opened {
     }
 
     fn fd(&self) -> MutexGuard<'_, Option<PrivateFd>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.fd.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The object, if it is one of these.
+    pub fn from_value(ruby: &Ruby, value: Value) -> Option<Obj<Self>> {
+        value.is_kind_of(Self::class(ruby)).then(|| Obj::try_convert(value).ok()).flatten()
+    }
+
+    /// `empty`: a file that was there before loses its content, once. A copy does that when nothing else can be wrong.
+    pub fn empty(&self) -> Result<(), Error> {
+        if !self.emptied.load(Ordering::Relaxed) {
+            let fd = self.borrow();
+            let detail = self.path.to_string_lossy();
+            uninterrupted(
+                || io_splice_core::empty(fd),
+                |errno| error::errno(errno, "ftruncate", Some(&detail)),
+            )?;
+            self.emptied.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Empties those of the targets that were opened, unless one of them is the very file that is to be copied.
+    pub fn empty_all(
+        ruby: &Ruby,
+        call: &str,
+        input: Option<BorrowedFd<'_>>,
+        targets: &[Value],
+    ) -> Result<(), Error> {
+        let opened: Vec<_> = targets.iter().filter_map(|target| Self::from_value(ruby, *target)).collect();
+        for target in &opened {
+            let Some(input) = input else { continue };
+            let fd = target.borrow();
+            let is_same = || io_splice_core::is_same_regular_file(input, fd);
+            if uninterrupted(is_same, |errno| error::errno(errno, call, None))? {
+                return Err(error::same_file(ruby, call, &target.path.to_string_lossy()));
+            }
+        }
+        opened.iter().try_for_each(|target| target.empty())
+    }
+
+    fn borrow(&self) -> BorrowedFd<'_> {
+        // SAFETY: it is open, and closed by nobody but the copy that uses it, afterwards.
+        unsafe { BorrowedFd::borrow_raw(self.fileno()) }
     }
 
     /// `fileno`
@@ -64,5 +114,19 @@ impl Opened {
             interrupted = gvl::without_or_raise(|| drop(fd.take())).and(interrupted);
         }
         interrupted
+    }
+}
+
+/// A system call without the GVL, since a file system may take its time. Interrupts are raised before it, or it goes on.
+fn uninterrupted<T>(
+    call: impl Fn() -> io_splice_core::Result<T>,
+    fail: impl FnOnce(Errno) -> Error,
+) -> Result<T, Error> {
+    loop {
+        match gvl::without(&call) {
+            Some(Ok(result)) => return Ok(result),
+            None | Some(Err(Errno::INTR)) => gvl::check_interrupts()?,
+            Some(Err(errno)) => return Err(fail(errno)),
+        }
     }
 }

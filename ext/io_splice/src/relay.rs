@@ -34,16 +34,8 @@ pub fn relay_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let plans = [plan(ends[0])?, plan(ends[1])?];
     let timeouts = [timeouts(ends[0].0, ends[0].1)?, timeouts(ends[1].0, ends[1].1)?];
     let mut relay = Relay::new(plans, timeouts, idle_timeout);
-    let mut ended = Ok(());
-    for (direction, (input, _)) in Direction::BOTH.into_iter().zip(ends) {
-        if ended.is_ok() {
-            let (bytes, taken) = input.take_read_ahead(ruby, u64::MAX);
-            relay.prepend(direction, bytes);
-            ended = taken;
-        }
-    }
     let pass_on = |direction: Direction| pass_on.call::<_, Value>((direction as usize,)).map(drop);
-    ended = ended.and_then(|()| run(ruby, &mut relay, ends, pass_on));
+    let mut ended = run(ruby, &mut relay, ends, pass_on);
     if ended.is_err() {
         for (direction, (input, output)) in Direction::BOTH.into_iter().zip(ends) {
             if relay.needs_abort(direction) {
@@ -80,6 +72,15 @@ fn run(
     ends: [Ends; 2],
     pass_on: impl Fn(Direction) -> Result<(), Error>,
 ) -> Result<(), Error> {
+    let read_ahead = |relay: &mut Relay, direction| -> Result<(), Error> {
+        let (input, _) = ends[direction as usize];
+        relay.prepend(direction, input.take_read_ahead(ruby, u64::MAX)?);
+        relay.set_more_ahead(direction, input.has_read_ahead());
+        Ok(())
+    };
+    for direction in Direction::BOTH {
+        read_ahead(relay, direction)?;
+    }
     let mut scheduler = Scheduler::default();
     loop {
         let mut open = Vec::with_capacity(4);
@@ -98,6 +99,7 @@ fn run(
         })?;
         match pause {
             RelayPause::Done => return Ok(()),
+            RelayPause::ReadAhead(direction) => read_ahead(relay, direction)?,
             RelayPause::Ended(direction) => {
                 park(ruby, relay, || pass_on(direction))?;
                 relay.passed_on(direction);

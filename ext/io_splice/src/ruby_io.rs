@@ -2,12 +2,15 @@
 
 use std::os::fd::{BorrowedFd, RawFd};
 
-use io_splice_core::Step;
+use io_splice_core::{Errno, Step, copied};
 use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::{Error, Value};
 use rb_sys::{VALUE, rb_io_t};
 
 use crate::error;
+
+/// As large as Ruby makes a read buffer (`IO_RBUF_CAPA_MIN`).
+const RBUF_CAPA_MIN: i32 = 8192;
 
 /// What Ruby keeps of one IO that is initialized.
 ///
@@ -128,7 +131,29 @@ impl RubyIo {
         }
     }
 
-    /// Puts bytes back in front of those that this IO has still to give. If it is closed they are lost.
+    /// Takes up to `len` bytes out of the read buffer. No method of the IO is called, since it may be one of a subclass.
+    pub fn take_read_ahead(self, len: usize) -> Result<Vec<u8>, Errno> {
+        // SAFETY: the pointer is valid, and nothing else looks at this buffer until the borrow ends.
+        let buffer = unsafe { &mut (*self.0).rbuf };
+        let len = len.min(buffer.len as usize);
+        if len == 0 {
+            return Ok(Vec::new());
+        }
+        // SAFETY: the buffer holds `buffer.len` bytes from `off` on.
+        let bytes = copied(unsafe {
+            std::slice::from_raw_parts(buffer.ptr.add(buffer.off as usize).cast::<u8>(), len)
+        })?;
+        // There are no more than an i32 can count.
+        buffer.off += len as i32;
+        buffer.len -= len as i32;
+        Ok(bytes)
+    }
+
+    /// Puts bytes back in front of those that this IO has still to give.
+    ///
+    /// They are lost if the IO is closed, and if the two are 2 GiB together, or more than there is memory for: those that
+    /// were taken out of this buffer fit into it again, unless somebody has put others in there meanwhile. A thread that
+    /// waits in a read of the same IO puts what it gets into the place of all, as it does to what `ungetbyte` puts back.
     pub fn unread(self, bytes: Vec<u8>) {
         // What is closed has lost its buffer, and its capacity does not say so.
         if self.fd() < 0 {
@@ -136,35 +161,41 @@ impl RubyIo {
         }
         // SAFETY: the pointer is valid, and nothing else looks at this buffer until the borrow ends.
         let buffer = unsafe { &mut (*self.0).rbuf };
-        let (before, after) = (bytes.len(), buffer.len as usize);
+        let Ok(all) = i32::try_from(bytes.len() + buffer.len as usize) else { return };
+        let (before, after) = (all - buffer.len, buffer.len);
         let mut room = buffer.ptr;
-        let all = before + after;
-        if room.is_null() || all > buffer.capa as usize {
+        if room.is_null() || all > buffer.capa {
+            // Ruby keeps its buffer for good, so it must not be a small one.
+            let capacity = all.max(RBUF_CAPA_MIN);
             // Ruby's `ungetbyte` refuses what is larger than the buffer that is there. That one is not freed,
             // because another thread may be reading into it without the GVL.
             let allocated = protect(|| {
                 // SAFETY: for want of memory it raises. Ruby frees it with the IO.
-                room = unsafe { rb_sys::ruby_xmalloc(all as _) }.cast();
+                room = unsafe { rb_sys::ruby_xmalloc(capacity as _) }.cast();
                 rb_sys::Qnil as VALUE
             });
             if allocated.is_err() {
                 if after == 0 {
                     // The bytes are in memory already: of malloc, as all of Rust's is here, and as Ruby frees it.
                     (buffer.ptr, buffer.off) = (bytes.leak().as_mut_ptr().cast(), 0);
-                    (buffer.len, buffer.capa) = (before as i32, before as i32);
+                    (buffer.len, buffer.capa) = (before, before);
                 }
                 return;
             }
-            buffer.capa = all as i32;
+            buffer.capa = capacity;
         }
+        // As Ruby's own `ungetbyte`: what is there moves only if there is no room before it.
+        let start =
+            if after == 0 || room != buffer.ptr || buffer.off < before { 0 } else { buffer.off - before };
         // SAFETY: the old buffer holds `after` bytes from `off` on, and the room, which may be the same, is enough for all.
         unsafe {
             if after > 0 {
-                std::ptr::copy(buffer.ptr.add(buffer.off as usize), room.add(before), after);
+                let from = buffer.ptr.add(buffer.off as usize);
+                std::ptr::copy(from, room.add((start + before) as usize), after as usize);
             }
-            std::ptr::copy_nonoverlapping(bytes.as_ptr().cast(), room, before);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr().cast(), room.add(start as usize), before as usize);
         }
-        (buffer.ptr, buffer.off, buffer.len) = (room, 0, all as i32);
+        (buffer.ptr, buffer.off, buffer.len) = (room, start, all);
     }
 }
 

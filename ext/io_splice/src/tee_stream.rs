@@ -8,6 +8,7 @@ use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, RArray, RString, Ruby, TryConvert, Value};
 
 use crate::end::{End, descriptor_of, descriptors_for_copy};
+use crate::opened::Opened;
 use crate::park::park;
 use crate::wait::timed_out;
 use crate::without_gvl::{GvlFreeHost, Scheduler, cleanup_without_gvl, without_gvl};
@@ -38,25 +39,24 @@ pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
         let why = (errno == Errno::INVAL).then_some("an output is the pipe that is the input");
         error::errno(errno, NAME, why)
     })?;
+    if bytes.is_none_or(|bytes| !bytes.is_empty()) {
+        Opened::empty_all(ruby, NAME, fd_in, &args[4..])?;
+    }
     let timeout = |end: &Option<End>| end.map_or(Ok(None), End::timeout);
     let timeouts = outputs.iter().map(timeout).collect::<Result<Vec<_>, Error>>()?;
     copy.set_timeouts(timeout(&input)?, timeouts);
     if progress.is_some() {
         copy.report();
     }
-    let (first, ended) = match (input, bytes) {
-        (Some(input), _) => input.take_read_ahead(ruby, len.unwrap_or(u64::MAX)),
+    if let Some(bytes) = bytes {
         // SAFETY: it is copied before Ruby runs again.
-        (None, Some(bytes)) => match copied(unsafe { bytes.as_slice() }) {
-            Ok(bytes) => (bytes, Ok(())),
-            Err(errno) => (Vec::new(), Err(error::no_memory(ruby, errno))),
-        },
-        (None, None) => (Vec::new(), Ok(())),
-    };
-    copy.prepend(first);
+        let bytes = copied(unsafe { bytes.as_slice() }).map_err(|errno| error::no_memory(ruby, errno))?;
+        copy.prepend(bytes);
+    }
 
-    let mut work = Work { copy, input, outputs, hand_over, taken, progress, failed: None };
-    let mut ended = ended.and_then(|()| work.run(ruby));
+    let mut work =
+        Work { copy, input, len, outputs, hand_over, taken, progress, failed: None, more_ahead: false };
+    let mut ended = work.run(ruby);
     if ended.is_err() {
         ended = work.abort_copy().and(ended);
     }
@@ -77,6 +77,7 @@ pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
 struct Work {
     copy: TeeStream,
     input: Option<End>,
+    len: Option<u64>,
     outputs: Vec<Option<End>>,
     hand_over: Proc,
     /// What outputs without a descriptor say that they have taken.
@@ -84,11 +85,14 @@ struct Work {
     progress: Option<Proc>,
     /// The output whose error this is.
     failed: Option<usize>,
+    /// Whether Ruby has read ahead more than what is being copied.
+    more_ahead: bool,
 }
 
 impl Work {
     fn run(&mut self, ruby: &Ruby) -> Result<(), Error> {
         let ends: Vec<_> = self.outputs.iter().copied().chain([self.input]).flatten().collect();
+        self.read_ahead(ruby)?;
         let mut scheduler = Scheduler::default();
         loop {
             descriptors(self.input.as_ref(), &self.outputs)?;
@@ -100,6 +104,7 @@ impl Work {
                 pause = self.copy.run(fds.next(), &fds_out, &mut host);
             })?;
             match pause {
+                TeeStreamPause::Done if self.more_ahead => self.read_ahead(ruby)?,
                 TeeStreamPause::Done => return self.tell(ruby),
                 TeeStreamPause::Progress => self.tell(ruby)?,
                 TeeStreamPause::HandOver(output) => self.hand_over(ruby, output)?,
@@ -126,6 +131,17 @@ impl Work {
                 }
             }
         }
+    }
+
+    /// The next portion of what Ruby has read ahead, if there is one.
+    fn read_ahead(&mut self, ruby: &Ruby) -> Result<(), Error> {
+        let Some(input) = self.input else { return Ok(()) };
+        let rest = self.len.unwrap_or(u64::MAX) - self.copy.copied();
+        let bytes = input.take_read_ahead(ruby, rest)?;
+        self.more_ahead = rest > bytes.len() as u64 && input.has_read_ahead();
+        self.copy.set_more_ahead(self.more_ahead);
+        self.copy.prepend(bytes);
+        Ok(())
     }
 
     fn tell(&mut self, ruby: &Ruby) -> Result<(), Error> {

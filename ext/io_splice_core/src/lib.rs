@@ -42,7 +42,7 @@ pub use blocking::{MayBlock, both_may_block, may_block};
 pub use epoll::EpollSet;
 pub use flags::Flags;
 pub use memory::copied;
-pub use open::open;
+pub use open::{check_input, check_output, empty, is_same_regular_file, open};
 pub use pages::{PageSlice, Pages};
 pub use pipe::{default_capacity, pipe_size, set_pipe_size};
 pub use pool::PooledPipe;

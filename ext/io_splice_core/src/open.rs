@@ -1,6 +1,8 @@
 use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fstat, ftruncate, tell};
+use rustix::io::{Errno, Result};
 
 use crate::PrivateFd;
 
@@ -10,7 +12,43 @@ use crate::PrivateFd;
 ///  - [Linux]
 ///
 /// [Linux]: https://man7.org/linux/man-pages/man2/open.2.html
-pub fn open(path: &CStr, flags: i32) -> rustix::io::Result<PrivateFd> {
+pub fn open(path: &CStr, flags: i32) -> Result<PrivateFd> {
     let flags = OFlags::from_bits_retain(flags as u32) | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::from_raw_mode(0o666)).map(PrivateFd::new)
+}
+
+/// Empties a regular file, as open(2) with `O_TRUNC` would have done. There is nothing to empty in anything else.
+///
+/// # References
+///  - [Linux]
+///
+/// [Linux]: https://man7.org/linux/man-pages/man2/ftruncate.2.html
+pub fn empty(fd: BorrowedFd<'_>) -> Result<()> {
+    match ftruncate(fd, 0) {
+        Err(Errno::INVAL) => Ok(()),
+        emptied => emptied,
+    }
+}
+
+/// Whether both are one regular file, so that emptying one would empty the other.
+pub fn is_same_regular_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Result<bool> {
+    let (one, other) = (fstat(one)?, fstat(other)?);
+    let is_same = (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino);
+    Ok(is_same && FileType::from_raw_mode(one.st_mode) == FileType::RegularFile)
+}
+
+/// What the first read would report: `EBADF`, `EISDIR`, and `ESPIPE` for an offset where there is no position.
+pub fn check_input(fd: BorrowedFd<'_>, offset: Option<u64>) -> Result<()> {
+    if fcntl_getfl(fd)? & OFlags::ACCMODE == OFlags::WRONLY {
+        return Err(Errno::BADF);
+    }
+    if FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::Directory {
+        return Err(Errno::ISDIR);
+    }
+    offset.map_or(Ok(()), |_| tell(fd).map(drop))
+}
+
+/// What the first write would report: `EBADF`.
+pub fn check_output(fd: BorrowedFd<'_>) -> Result<()> {
+    if fcntl_getfl(fd)? & OFlags::ACCMODE == OFlags::RDONLY { Err(Errno::BADF) } else { Ok(()) }
 }

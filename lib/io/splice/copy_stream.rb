@@ -9,7 +9,16 @@ class IO
     # What Ruby has read ahead from `src` goes first, and what it has still to write to `dst` is written
     # before. Afterwards both stand right behind the bytes that were copied, also after an error or an
     # exception. What cannot be delivered then goes back into `src`: by its position, or into Ruby's read
-    # buffer. It waits as every call here does: see {Splice}.
+    # buffer. (A thread that waits in a read of that IO meanwhile overwrites what went back into the buffer, as it
+    # overwrites what `IO#ungetbyte` puts there.) It waits as every call here does: see {Splice}.
+    #
+    # A file at a path is emptied when nothing can be wrong any more with the arguments and with what they name, and,
+    # where an object is read from, when that has been read for the first time. So what is there stays if the
+    # source is closed, say. A file that was made for the copy stays too, empty. A file is not copied to its own path:
+    # it would be emptied before.
+    #
+    # Bytes are copied as they are, whatever encodings and newlines the IOs convert, and the modes of both stay as they
+    # are. (`IO.copy_stream` makes its target binary for good.)
     #
     # @example A file to a socket
     #   here, there = UNIXSocket.pair
@@ -21,7 +30,7 @@ class IO
     # @param src [IO, Integer, String, #to_path, #readpartial, #read, #to_io] where the bytes come from. A path is
     #   opened, and closed. An object with `readpartial` or `read` is used through that; one that has nothing
     #   but `to_io` is used through it.
-    # @param dst [IO, Integer, String, #to_path, #write, #to_io] where they go. A file at a path is made, or emptied.
+    # @param dst [IO, Integer, String, #to_path, #write, #to_io] where they go. A file at a path is made, or emptied
     # @param len [Integer, nil] how many bytes; nil: to the end
     # @param src_offset [Integer, nil] the byte of the file to begin with, whose position then stays; nil: from
     #   where `src` stands
@@ -33,7 +42,8 @@ class IO
     # @raise [Errno::EPIPE, Errno::ECONNRESET, Errno::ENOSPC, Errno::ENOENT] and others, as the kernel says
     # @raise [Errno::ESPIPE] if `src_offset` is given for a pipe or a socket
     # @raise [Errno::EBADF] if an Integer is no descriptor, or not one for that direction
-    # @raise [ArgumentError] if `len` or `src_offset` is negative, or an object has an offset
+    # @raise [ArgumentError] if `len` or `src_offset` is negative, an object has an offset, or `dst` is the path of the
+    #   file that is to be copied
     # @raise [RangeError] if `src_offset` is larger than any file, or a descriptor than any descriptor
     # @raise [TypeError] if an argument is of the wrong kind
     # @see https://man7.org/linux/man-pages/man2/copy_file_range.2.html copy_file_range(2)

@@ -6,6 +6,9 @@ class IO
     # opened, and objects that transform what passes through them are used through their own methods.
     # @private
     module Copying
+      # A copy of a file to its own path, which would empty it first.
+      SameFile = Class.new(ArgumentError)
+
       module_function
 
       # @return [Integer] the bytes copied, which may be fewer than `len`
@@ -13,15 +16,11 @@ class IO
         # The one case that is worth being quick about.
         return copy_between(src, dst, len, src_offset, &progress) if IO === src && IO === dst
 
-        check_copy(len, src_offset) # before a file is emptied
-        check_ends(src, dst)
-        return tee_any(src, [dst], len, src_offset, &progress) unless descriptor?(src) && descriptor?(dst)
+        check_copy(len, src_offset)
+        src_end, dst_end = ends = resolve(src, dst)
+        return tee_any([dst], ends, src, len, src_offset, &progress) unless src_end && dst_end
 
-        with_fd(src, File::RDONLY) do |input|
-          with_fd(dst, File::WRONLY | File::CREAT | File::TRUNC) do |output|
-            copy_between(input, output, len, src_offset, &progress)
-          end
-        end
+        open_ends(ends, src_offset) { |input, output| copy_between(input, output, len, src_offset, &progress) }
       end
 
       # Whether the bytes are those of a descriptor, and not of an object's own making.
@@ -54,45 +53,55 @@ class IO
         end
       end
 
-      def check_ends(src, *dsts)
-        check_source(src)
-        dsts.each { |dst| check_target(dst) }
+      # How each end is used: an IO or a number, the path of a file, or nil if it has methods of its own. Nothing is
+      # opened before all of them are known to be of a right kind.
+      def resolve(src, *dsts)
+        [resolve_end(src, "source", :readpartial, :read), *dsts.map { |dst| resolve_end(dst, "target", :write) }]
       end
 
-      def check_source(src)
-        return if descriptor?(src) || can?(src, :readpartial) || can?(src, :read)
+      def resolve_end(end_, role, *methods)
+        case end_
+        when IO, Integer then return end_
+        end
+        return can?(end_, :to_io) ? io_behind(end_) : File.path(end_) if descriptor?(end_)
+        return if methods.any? { |name| can?(end_, name) }
 
-        raise TypeError,
-              "#{kind(src)} cannot be a source: it has no descriptor, no path and no method readpartial or read"
-      end
-
-      def check_target(dst)
-        return if descriptor?(dst) || can?(dst, :write)
-
-        raise TypeError, "#{kind(dst)} cannot be a target: it has no descriptor, no path and no method write"
+        raise TypeError, "#{kind(end_)} cannot be a #{role}: " \
+                         "it has no descriptor, no path and no method #{methods.join(" or ")}"
       end
 
       def kind(end_)
         nil.equal?(end_) ? "nil" : "a #{kernel_call(end_, :class)}"
       end
 
-      # Yields what is to be copied from or to, an IO or a number; closes only what it opened.
-      def with_fd(end_, mode, &)
-        case end_
-        when IO, Integer then yield end_
-        else can?(end_, :to_io) ? yield(io_behind(end_)) : open_and_close(end_, mode, &)
+      # Yields all ends, with the paths among them opened; closes only what it opened. A file that is there keeps its
+      # content until everything else is known to be good: those who copy empty it then.
+      def open_ends((src, *dsts), src_offset)
+        open_path(src, File::RDONLY) do |input|
+          check_ends(src_offset, input, *dsts)
+          open_targets(dsts) { |outputs| yield input, *outputs }
+        end
+      end
+
+      def open_targets(dsts, *outputs, &)
+        return yield outputs if outputs.size == dsts.size
+
+        open_path(dsts[outputs.size], File::WRONLY | File::CREAT) { |output| open_targets(dsts, *outputs, output, &) }
+      end
+
+      def open_path(end_, mode)
+        return yield end_ unless end_.is_a?(String)
+
+        begin
+          file = Opened.new(end_, mode)
+          yield file
+        ensure
+          file&.close
         end
       end
 
       def io_behind(end_)
         IO.try_convert(end_) or raise TypeError, "#{kind(end_)} is not an IO: its to_io gives nil"
-      end
-
-      def open_and_close(path, mode)
-        file = Opened.new(path, mode)
-        yield file.fileno
-      ensure
-        file&.close
       end
 
       # For what would be left half done by an exception, such as Ruby's close, which then has forgotten a descriptor
@@ -101,7 +110,11 @@ class IO
 
       # As Ruby's own copy_stream takes it.
       def io_of(input)
-        input.is_a?(Integer) ? IO.for_fd(input, autoclose: false) : input
+        case input
+        when IO then input
+        when Integer then IO.for_fd(input, autoclose: false)
+        else io_of(input.fileno)
+        end
       end
 
       # Ruby's own copy_stream, also when core_ext has put this gem in its place.

@@ -32,6 +32,8 @@ class IO
 
         dst.to_io.binmode if dst.respond_to?(:to_io)
         Copying.copy(src, dst, copy_length, src_offset)
+      rescue Copying::SameFile
+        super
       end
 
       private

@@ -148,45 +148,31 @@ class IO
 
       # @return [Integer] the bytes copied, which may be fewer than `len`
       def tee(src, dsts, len, &progress)
-        check_copy(len, nil) # before a file is emptied
-        check_ends(src, *dsts)
-        tee_any(src, dsts, len, nil, &progress)
+        check_copy(len, nil)
+        tee_any(dsts, resolve(src, *dsts), src, len, nil, &progress)
       end
 
-      def tee_any(src, dsts, len, src_offset, &progress)
+      def tee_any(dsts, ends, src, len, src_offset, &progress)
         hand_over = HandOver.new(dsts)
-        return tee_object(src, dsts, len, src_offset, hand_over, &progress) unless descriptor?(src)
+        open_ends(ends, src_offset) do |input, *outputs|
+          next hand_over.tee_between(input, len, outputs, &progress) if input && !src_offset
 
-        with_fd(src, File::RDONLY) do |input|
-          next tee_object(io_of(input), dsts, len, src_offset, hand_over, &progress) if src_offset
-
-          open_all(dsts) { |outputs| hand_over.tee_between(input, len, outputs, &progress) }
+          tee_object(input ? io_of(input) : src, outputs, len, src_offset, hand_over, &progress)
         end
       rescue PartialTee => e
         e.instance_variable_set(:@target, e.target && dsts[e.target])
         raise
       end
 
-      # Opens those that have a descriptor; in the place of the others is nil.
-      def open_all(dsts, *outputs, &)
-        return yield outputs if outputs.size == dsts.size
-
-        dst = dsts[outputs.size]
-        return open_all(dsts, *outputs, nil, &) unless descriptor?(dst)
-
-        with_fd(dst, File::WRONLY | File::CREAT | File::TRUNC) { |io| open_all(dsts, *outputs, io, &) }
-      end
-
-      def tee_object(src, dsts, len, src_offset, hand_over, &progress)
-        open_all(dsts) do |outputs|
-          broadcast = Broadcast.new(outputs, hand_over, progress)
-          # Ruby knows how to read at an offset, and what to say where there is none.
-          copied = src_offset ? original_copy.call(src, broadcast, len, src_offset) : broadcast.copy_from(src, len)
-          progress&.call(copied)
-          copied
-        rescue Exception => e # rubocop:disable Lint/RescueException -- it goes on, and tells how far this came
-          raise mark_partial_tee(e, hand_over.taken)
-        end
+      def tee_object(src, outputs, len, src_offset, hand_over, &progress)
+        broadcast = Broadcast.new(outputs, hand_over, progress)
+        # Ruby knows how to read at an offset, and what to say where there is none.
+        copied = src_offset ? original_copy.call(src, broadcast, len, src_offset) : broadcast.copy_from(src, len)
+        outputs.grep(Opened, &:empty) if copied.zero?
+        progress&.call(copied)
+        copied
+      rescue Exception => e # rubocop:disable Lint/RescueException -- it goes on, and tells how far this came
+        raise mark_partial_tee(e, hand_over.taken)
       end
 
       # Says how far it came, also when it was the source that failed.
@@ -208,7 +194,8 @@ class IO
     # (`Thread#raise`, `Timeout`) does not wait for that; it tells who has how much. Either is a {PartialTee}. (A second
     # one from outside, while the first is on its way out of here, takes its place and tells nothing.)
     #
-    # With one target it is {copy_stream}. It waits as every call here does: see {Splice}.
+    # With one target it is {copy_stream}. Files at paths are emptied when every target is open, as there. A target that is
+    # given twice gets every byte twice. It waits as every call here does: see {Splice}.
     #
     # @example A download that is kept, and passed on, and hashed
     #   download, server = UNIXSocket.pair
@@ -235,7 +222,8 @@ class IO
     # @raise [Errno::EINVAL] if a target is the very pipe that is copied from
     # @raise [IOError] if an IO is closed, meanwhile too, or not open for that direction
     # @raise [IO::TimeoutError] after `IO#timeout` (Ruby 3.2)
-    # @raise [ArgumentError] if there is no target, or `len` is negative
+    # @raise [ArgumentError] if there is no target, `len` is negative, or a target is the path of the file that is to be
+    #   copied
     # @raise [RangeError] if a descriptor is larger than any descriptor
     # @raise [TypeError] if an argument is of the wrong kind, or a target is none
     # @see https://man7.org/linux/man-pages/man2/tee.2.html tee(2)

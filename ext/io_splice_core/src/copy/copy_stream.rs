@@ -72,6 +72,12 @@ impl<K: Kernel> CopyStream<K> {
         self.pump.prepend(bytes);
     }
 
+    /// Whether there is more to be prepended. Then nothing is taken from the input, and it is `Done` when the output has
+    /// what there is.
+    pub fn set_more_ahead(&mut self, more: bool) {
+        self.pump.set_more_ahead(more);
+    }
+
     /// Asks to be told now and then how far the copy is.
     pub fn report(&mut self) {
         self.reported = Some(0);

@@ -59,6 +59,8 @@ pub struct Pump<K: Kernel = Linux> {
     blocked: Option<(Side, Instant)>,
     /// Why bytes were lost that were to be read out of the pipe: for the next step to tell.
     lost: Option<Errno>,
+    /// Whether there are bytes read ahead of the input that are still to be prepended.
+    more_ahead: bool,
 }
 
 impl<K: Kernel> Pump<K> {
@@ -76,6 +78,7 @@ impl<K: Kernel> Pump<K> {
             max_per_call: MAX_CHUNK,
             max_write: usize::MAX,
             may_block: true,
+            more_ahead: false,
             blocked: None,
             lost: None,
         }
@@ -95,6 +98,15 @@ impl<K: Kernel> Pump<K> {
     pub(super) fn prepend(&mut self, bytes: Vec<u8>) {
         self.remaining = self.remaining.map(|remaining| remaining - bytes.len() as u64);
         self.in_flight.prepend(bytes);
+    }
+
+    /// Takes nothing from the input, and is done when nothing is in flight, as long as there is more to be prepended.
+    pub(super) fn set_more_ahead(&mut self, more: bool) {
+        self.more_ahead = more;
+    }
+
+    pub(super) fn is_more_ahead(&self) -> bool {
+        self.more_ahead
     }
 
     /// How many bytes the output has taken.
@@ -461,6 +473,9 @@ impl<K: Kernel> Pump<K> {
 
     /// How much the next call may take from the input.
     fn next_len(&self, room: usize) -> usize {
+        if self.more_ahead {
+            return 0;
+        }
         let len = self.remaining.unwrap_or(u64::MAX).min(self.limit()).min(self.max_per_call as u64);
         room.min(len as usize)
     }

@@ -43,6 +43,8 @@ pub enum RelayPause {
     /// The input of this direction has ended, its output has everything and is not a socket that could be shut down.
     /// To be told of the end in another way, and then to be confirmed with [`Relay::passed_on`].
     Ended(Direction),
+    /// All that was prepended in this direction is delivered, and there is more of it.
+    ReadAhead(Direction),
     /// The host is to wait for what it was asked for.
     Wait,
     /// An interrupt is pending.
@@ -129,6 +131,12 @@ impl<K: Kernel> Relay<K> {
     /// Bytes that were read ahead of the input of this direction: they go first, and count.
     pub fn prepend(&mut self, direction: Direction, bytes: Vec<u8>) {
         self.way(direction).pump.prepend(bytes);
+    }
+
+    /// Whether there is more to be prepended. Then nothing is taken from the input of this direction, and it pauses with
+    /// `ReadAhead` when the output has what there is.
+    pub fn set_more_ahead(&mut self, direction: Direction, more: bool) {
+        self.way(direction).pump.set_more_ahead(more);
     }
 
     /// How many bytes have reached their output, in each direction.
@@ -230,6 +238,7 @@ impl<K: Kernel> Relay<K> {
                         return Some(RelayPause::Interrupted);
                     }
                 }
+                Advance::Done if way.pump.is_more_ahead() => return Some(RelayPause::ReadAhead(direction)),
                 Advance::Done => way.state = State::Ended,
                 Advance::Blocked(side) => way.wait.blocked(side),
                 Advance::Stalled(side) => way.wait.stalled(side),

@@ -110,6 +110,12 @@ impl<K: Kernel> TeeStream<K> {
         self.source.prepend(bytes);
     }
 
+    /// Whether there is more to be prepended. Then nothing is taken from the input, and it is `Done` when every output has
+    /// what there is.
+    pub fn set_more_ahead(&mut self, more: bool) {
+        self.source.set_more_ahead(more);
+    }
+
     /// Asks to be told after each portion how far the copy is.
     pub fn report(&mut self) {
         self.reported = Some(0);

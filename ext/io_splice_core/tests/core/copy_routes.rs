@@ -150,6 +150,23 @@ fn what_was_read_ahead_goes_first() {
 }
 
 #[test]
+fn what_was_read_ahead_may_come_in_portions() {
+    for from in KINDS {
+        for to in KINDS {
+            let input = Input::new(from, b"behind");
+            let output = Output::new(to);
+            let mut copy = copy_all(&input.fd, &output.fd);
+            for (portion, more) in [("one ", true), ("two ", true), ("three ", false)] {
+                copy.prepend(portion.into());
+                copy.set_more_ahead(more);
+                assert_eq!(finish(&mut copy, &input.fd, &output.fd), Pause::Done);
+            }
+            assert_same(&output.content(), b"one two three behind", &format!("{from:?} to {to:?}"));
+        }
+    }
+}
+
+#[test]
 fn somebody_who_wants_to_know_is_told_of_every_mebibyte() {
     let size = (3 << 20) + 5;
     for from in KINDS {

@@ -333,6 +333,29 @@ fn what_was_read_ahead_goes_first() {
 }
 
 #[test]
+fn what_was_read_ahead_may_come_in_portions() {
+    for (one, other) in kinds() {
+        let mut parties = between(one, other);
+        let mut relay = relay(&parties, None);
+        parties[0].says(b"behind");
+        parties[1].says(b"hello");
+        parties.iter_mut().for_each(Party::hangs_up);
+        for portion in ["one ", "two "] {
+            relay.prepend(Direction::AToB, portion.into());
+            relay.set_more_ahead(Direction::AToB, true);
+            let pause = go_on(&mut relay, &mut parties, &mut Patient::new());
+            assert_eq!(pause, RelayPause::ReadAhead(Direction::AToB));
+        }
+        relay.prepend(Direction::AToB, b"three ".to_vec());
+        relay.set_more_ahead(Direction::AToB, false);
+        assert_eq!(go_on(&mut relay, &mut parties, &mut Patient::new()), RelayPause::Done);
+        assert_eq!(relay.delivered(), [20, 5]);
+        assert_eq!(parties[1].hears(20), b"one two three behind");
+        assert_eq!(parties[0].hears(5), b"hello");
+    }
+}
+
+#[test]
 fn a_direction_that_never_has_to_wait_does_not_keep_the_other_from_its_turn() {
     for endless in BOTH {
         let mut parties = between(Kind::Unix, Kind::Unix);

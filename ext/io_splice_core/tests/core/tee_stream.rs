@@ -188,6 +188,21 @@ fn what_was_read_ahead_goes_first_and_counts() {
 }
 
 #[test]
+fn what_was_read_ahead_may_come_in_portions() {
+    for from in INPUTS {
+        let input = Input::new(from, b"behind");
+        let mut outputs = outputs(OUTPUTS);
+        let mut copy = tee_stream(&input.fd, &outputs, None);
+        for (portion, more) in [("one ", true), ("two ", true), ("three ", false)] {
+            copy.prepend(portion.into());
+            copy.set_more_ahead(more);
+            assert_eq!(finish(&mut copy, &input.fd, &mut outputs), TeeStreamPause::Done);
+        }
+        assert_all(outputs, b"one two three behind", &format!("from {from:?}"));
+    }
+}
+
+#[test]
 fn somebody_who_wants_to_know_is_told_when_a_portion_has_reached_every_output() {
     let size = 3 * MIB + 5;
     for from in INPUTS {
