@@ -1,7 +1,7 @@
 use std::os::fd::BorrowedFd;
 
 use io_splice_core::{
-    Attempt, Call, Errno, Flags, MayBlock, Readiness, Side, Step, both_may_block, ready, refusal, splice_now,
+    Attempt, Call, Errno, Flags, Readiness, Side, SpliceEnds, Step, ready, refusal, splice_now,
 };
 use magnus::{Error, IntoValue, Ruby, Value};
 
@@ -39,7 +39,35 @@ pub fn trytee(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     tee_in(Manner::Try, ruby, args)
 }
 
+/// `splice_reserved(io_in, off_in, io_out, off_out, len, flags)`: as `splice`, and keeps what others do with the same open
+/// file.
+pub fn splice_reserved(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
+    let (transfer, [mut off_in, _]) = splice_of(Manner::Raise, ruby, args)?;
+    let kernel = transfer.flags.kernel;
+    transfer.run(ruby, |[fd_in, fd_out], len, with_gvl| {
+        let ends = match SpliceEnds::inspect(fd_in, fd_out) {
+            Ok(ends) if with_gvl && !ends.never_block() => return None,
+            Ok(ends) => ends,
+            Err(errno) => return Some(Err(errno)),
+        };
+        Some(io_splice_core::splice_reserved(&ends, fd_in, off_in.as_mut(), fd_out, len, kernel))
+    })
+}
+
 fn splice_in(manner: Manner, ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
+    let (transfer, [mut off_in, mut off_out]) = splice_of(manner, ruby, args)?;
+    let kernel = transfer.flags.kernel;
+    transfer.run(ruby, |[fd_in, fd_out], len, with_gvl| {
+        let ends = match SpliceEnds::inspect(fd_in, fd_out) {
+            Ok(ends) if with_gvl && !ends.never_block() => return None,
+            Ok(ends) => ends,
+            Err(errno) => return Some(Err(errno)),
+        };
+        Some(splice_now(&ends, fd_in, off_in.as_mut(), fd_out, off_out.as_mut(), len, kernel))
+    })
+}
+
+fn splice_of(manner: Manner, ruby: &Ruby, args: &[Value]) -> Result<(Transfer, [Option<u64>; 2]), Error> {
     error::check_arity(ruby, args.len(), 5..=6)?;
     let off_in = number::offset(ruby, "off_in", args[1])?;
     let off_out = number::offset(ruby, "off_out", args[3])?;
@@ -51,17 +79,7 @@ fn splice_in(manner: Manner, ruby: &Ruby, args: &[Value]) -> Result<Value, Error
         flags: number::flags(ruby, Call::Splice.name(), args.get(5).copied())?,
         manner,
     };
-    let kernel = transfer.flags.kernel;
-    let mut offsets = (off_in, off_out);
-    transfer.run(ruby, |[fd_in, fd_out], len, with_gvl| {
-        let may_block = match both_may_block(fd_in, fd_out) {
-            Ok(may_block) if with_gvl && may_block != [MayBlock::Never; 2] => return None,
-            Ok(may_block) => may_block,
-            Err(errno) => return Some(Err(errno)),
-        };
-        let (off_in, off_out) = (offsets.0.as_mut(), offsets.1.as_mut());
-        Some(splice_now(may_block, fd_in, off_in, fd_out, off_out, len, kernel))
-    })
+    Ok((transfer, [off_in, off_out]))
 }
 
 fn tee_in(manner: Manner, ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {

@@ -1,4 +1,5 @@
 use std::os::fd::AsRawFd;
+use std::time::Instant;
 
 use io_splice_core::copy::back_off;
 use io_splice_core::{Readiness, Side};
@@ -15,12 +16,13 @@ use crate::{error, gvl, ruby_io};
 pub struct Waiter {
     /// How often in a row both ends were called ready and yet nothing moved.
     stalls: u32,
+    stalled_since: Option<Instant>,
 }
 
 impl Waiter {
     /// Something moved.
     pub fn moved(&mut self) {
-        self.stalls = 0;
+        (self.stalls, self.stalled_since) = (0, None);
     }
 
     /// Waits until the end that is not ready may be: for the input first, then for the output.
@@ -42,14 +44,14 @@ impl Waiter {
         } else if !ready.output {
             wait_for(ruby, call, output, Some(input))
         } else {
-            self.on_spurious_readiness(ruby)
+            self.on_spurious_readiness(ruby, input, output)
         }
     }
 
     /// Waits until a single end may be ready, here the output of vmsplice.
     pub fn wait_for_one(&mut self, ruby: &Ruby, call: &str, end: End) -> Result<(), Error> {
         match self.stalled() {
-            Some(rest) => sleep(ruby, rest),
+            Some(rest) => self.rest(ruby, rest, &[end]),
             None => wait_for(ruby, call, end, None),
         }
     }
@@ -57,11 +59,22 @@ impl Waiter {
     /// Either something has become ready just now, or the kernel says one thing and does
     /// another (a socket that is writable while the system is short of socket memory). That must not
     /// become a loop at full speed.
-    fn on_spurious_readiness(&mut self, ruby: &Ruby) -> Result<(), Error> {
+    fn on_spurious_readiness(&mut self, ruby: &Ruby, input: End, output: End) -> Result<(), Error> {
         match self.stalled() {
-            Some(rest) => sleep(ruby, rest),
+            Some(rest) => self.rest(ruby, rest, &[input, output]),
             None => gvl::check_interrupts(),
         }
+    }
+
+    /// Rests, under `IO#timeout` of the ends.
+    fn rest(&mut self, ruby: &Ruby, seconds: f64, ends: &[End]) -> Result<(), Error> {
+        let since = *self.stalled_since.get_or_insert_with(Instant::now);
+        for end in ends {
+            if end.timeout()?.is_some_and(|timeout| since.elapsed() >= timeout) {
+                return Err(timed_out(ruby, end.side()));
+            }
+        }
+        sleep(ruby, seconds)
     }
 
     /// Nothing has moved although it could: how long to rest then, in seconds.

@@ -28,12 +28,43 @@ pub fn may_block(fd: BorrowedFd<'_>) -> rustix::io::Result<MayBlock> {
     Ok(may_block_of(fd, &Descriptor::inspect(fd)?))
 }
 
-/// As [`may_block()`], for both ends of a splice. When the input is not a pipe, the output is one, or the call is
-/// refused at once; so then the output need not be looked at.
-pub fn both_may_block(fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>) -> rustix::io::Result<[MayBlock; 2]> {
-    let input = Descriptor::inspect(fd_in)?;
-    let output = if input.is_pipe() { may_block(fd_out)? } else { MayBlock::Never };
-    Ok([may_block_of(fd_in, &input), output])
+/// What has to be known of the two ends of a splice.
+#[derive(Clone, Copy, Debug)]
+pub struct SpliceEnds {
+    pub(crate) may_block: [MayBlock; 2],
+    pub(crate) socket_in: bool,
+    /// The size of an input that is a regular file.
+    pub(crate) file_in: Option<u64>,
+    pub(crate) file_out: bool,
+}
+
+impl SpliceEnds {
+    /// Looks at both. When the input is not a pipe, the output is one, or the call is refused at once; so then the output
+    /// need not be looked at.
+    pub fn inspect(fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>) -> rustix::io::Result<Self> {
+        let input = Descriptor::inspect(fd_in)?;
+        let output = if input.is_pipe() { Some(Descriptor::inspect(fd_out)?) } else { None };
+        let is_file = |descriptor: &Descriptor| descriptor.kind() == FileType::RegularFile;
+        Ok(Self {
+            may_block: [
+                may_block_of(fd_in, &input),
+                output.as_ref().map_or(MayBlock::Never, |output| may_block_of(fd_out, output)),
+            ],
+            socket_in: input.kind() == FileType::Socket,
+            file_in: is_file(&input).then(|| input.size()),
+            file_out: output.as_ref().is_some_and(is_file),
+        })
+    }
+
+    /// What an attempt may block for at each of them.
+    pub fn may_block(&self) -> [MayBlock; 2] {
+        self.may_block
+    }
+
+    /// Whether neither of them can make an attempt block.
+    pub fn never_block(&self) -> bool {
+        self.may_block == [MayBlock::Never; 2]
+    }
 }
 
 /// As [`may_block()`], for a descriptor that has just been looked at.

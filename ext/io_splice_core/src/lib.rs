@@ -38,7 +38,7 @@ mod vmsplice;
 mod write;
 
 pub use attempt::{Attempt, IOV_MAX, Step};
-pub use blocking::{MayBlock, both_may_block, may_block};
+pub use blocking::{MayBlock, SpliceEnds, may_block};
 pub use epoll::EpollSet;
 pub use flags::Flags;
 pub use memory::copied;
@@ -50,7 +50,7 @@ pub use private_fd::{PrivateFd, close_after_fork, register_fork_handlers};
 pub use ready::{Awaited, Readiness, Side, Waited, ready, wait_until_any_ready, wait_until_ready};
 pub use refusal::{Call, refusal};
 pub use splice::splice;
-pub use splice_now::splice_now;
+pub use splice_now::{splice_now, splice_reserved};
 pub use tee::tee;
 pub use vmsplice::{accepts_pages, vmsplice_pages, write_snapshot};
 pub use write::write_now;

@@ -13,7 +13,9 @@ use rustix::param::page_size;
 use rustix::pipe::{IoSliceRaw, PIPE_BUF, SpliceFlags, vmsplice};
 
 use crate::attempt::{Attempt, Step, attempt};
-use crate::blocking::MayBlock;
+use crate::blocking::{MayBlock, SpliceEnds};
+use crate::copy::position::{Position, write_reserved};
+use crate::copy::{Kernel, Linux};
 use crate::memory::zeroed;
 use crate::pipe::pipe_size;
 use crate::ready::{Side, ready, wait_until_ready};
@@ -34,8 +36,68 @@ use crate::vmsplice::write_snapshot;
 /// [recv]: https://man7.org/linux/man-pages/man2/recv.2.html
 /// [send]: https://man7.org/linux/man-pages/man2/send.2.html
 ///
-/// `may_block` is what [`both_may_block`](crate::both_may_block) has just said of the ends.
+/// What splice(2) says of a socket is checked: at an urgent byte it says that the socket has ended, or that nothing is
+/// there, and neither is true. recv(2) steps over it.
 pub fn splice_now(
+    ends: &SpliceEnds,
+    fd_in: BorrowedFd<'_>,
+    off_in: Option<&mut u64>,
+    fd_out: BorrowedFd<'_>,
+    off_out: Option<&mut u64>,
+    len: usize,
+    flags: SpliceFlags,
+) -> Attempt {
+    let attempt = splice_unchecked(ends.may_block, fd_in, off_in, fd_out, off_out, len, flags)?;
+    let doubtful = match attempt {
+        Step::Moved(_) => false,
+        Step::Ended => ends.socket_in,
+        Step::WouldBlock => ends.socket_in && ready(fd_in, fd_out)?.both(),
+    };
+    if doubtful && socket_type(fd_in) == Ok(SocketType::STREAM) {
+        return socket_to_pipe(fd_in, fd_out, len);
+    }
+    Ok(attempt)
+}
+
+/// As [`splice_now()`], and where a file has no offset the region that is used is reserved first: the positions of open files
+/// are shared with others, and splice(2) moves them without their lock.
+pub fn splice_reserved(
+    ends: &SpliceEnds,
+    fd_in: BorrowedFd<'_>,
+    off_in: Option<&mut u64>,
+    fd_out: BorrowedFd<'_>,
+    len: usize,
+    flags: SpliceFlags,
+) -> Attempt {
+    match ends.file_in {
+        Some(size) if off_in.is_none() => {
+            let mut position = Position::Kernel;
+            let len = len.min(room(fd_out)?) as u64;
+            match position.reserve(&mut Linux, fd_in, len, size)? as usize {
+                0 => splice_now(ends, fd_in, None, fd_out, None, len as usize, flags),
+                len => {
+                    let spliced = splice_now(ends, fd_in, position.offset(), fd_out, None, len, flags);
+                    position.release(&mut Linux, fd_in, 0)?;
+                    spliced
+                }
+            }
+        }
+        _ if ends.file_out => {
+            if !ready(fd_in, fd_in)?.input {
+                return Ok(Step::WouldBlock);
+            }
+            match (ioctl_fionread(fd_in)? as usize).min(len) {
+                0 => Ok(Step::Ended),
+                len => attempt(write_reserved(&mut Linux, fd_out, len, |kernel, off_out| {
+                    kernel.splice(fd_in, None, fd_out, off_out, len)
+                })),
+            }
+        }
+        _ => splice_now(ends, fd_in, off_in, fd_out, None, len, flags),
+    }
+}
+
+fn splice_unchecked(
     [input, output]: [MayBlock; 2],
     fd_in: BorrowedFd<'_>,
     off_in: Option<&mut u64>,

@@ -16,7 +16,7 @@ mod copy_stream;
 mod host;
 mod in_flight;
 mod kernel;
-mod position;
+pub(crate) mod position;
 mod pump;
 mod relay;
 mod route;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use crate::support::*;
-use io_splice_core::{Errno, MayBlock, both_may_block, may_block};
+use io_splice_core::{Errno, MayBlock, SpliceEnds, may_block};
 use rustix::fs::OFlags;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 
@@ -41,7 +41,9 @@ fn nothing_holds_up_a_fifo() {
 fn the_output_matters_only_behind_a_pipe() {
     let pipe = pipe();
     let (socket, _peer) = UnixStream::pair().unwrap();
-    let of = |input: &dyn AsFd, output: &dyn AsFd| both_may_block(input.as_fd(), output.as_fd()).unwrap();
+    let of = |input: &dyn AsFd, output: &dyn AsFd| {
+        SpliceEnds::inspect(input.as_fd(), output.as_fd()).unwrap().may_block()
+    };
     assert_eq!(of(&pipe.reader, &socket), [MayBlock::Never, MayBlock::Peer]);
     assert_eq!(of(&socket, &pipe.writer), [MayBlock::Peer, MayBlock::Never]);
     assert_eq!(of(&socket, &socket), [MayBlock::Peer, MayBlock::Never]);
