@@ -194,8 +194,8 @@ class IO
     # (`Thread#raise`, `Timeout`) does not wait for that; it tells who has how much. Either is a {PartialTee}. (A second
     # one from outside, while the first is on its way out of here, takes its place and tells nothing.)
     #
-    # With one target it is {copy_stream}. Files at paths are emptied when every target is open, as there. A target that is
-    # given twice gets every byte twice. It waits as every call here does: see {Splice}.
+    # With one target it is {copy_stream}. Files at paths are emptied when every target is open, as there. A target that
+    # is given twice gets every byte twice. It waits as every call here does: see {Splice}.
     #
     # @example A download that is kept, and passed on, and hashed
     #   download, server = UNIXSocket.pair
