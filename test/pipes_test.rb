@@ -17,17 +17,6 @@ class TestPipes < Minitest::Test
     assert_goes_on(*stalled)
   end
 
-  def test_a_stalled_relay_holds_little
-    near, far, relay, sent = stalled_relay(tcp_pair, tcp_pair)
-    until_given_back
-    relay.raise(Interrupt)
-    assert_raises(Interrupt) { guarded { relay.value } }
-    arrived = far.read_nonblock(sent).bytesize
-    loop { arrived += far.read_nonblock(sent).bytesize }
-  rescue IO::WaitReadable, EOFError
-    near.close
-  end
-
   def test_a_stalled_copy_gives_its_pipe_back
     source, input = tcp_pair
     output, far = unix_pair
@@ -38,7 +27,7 @@ class TestPipes < Minitest::Test
     until_given_back
     source.close
     far.read(there)
-    assert_bytes pattern(1000), guarded { far.read(1000) }
+    assert_equal pattern(1000), guarded { far.read(1000) }
     assert_equal 1000, guarded { copy.value }
   end
 
@@ -48,14 +37,14 @@ class TestPipes < Minitest::Test
     there = fill_up(ends[1].first)
     copy = thread { IO::Splice.tee_stream(input, *ends.map(&:first)) }
     source << pattern(1000)
-    ends.values_at(0, 2).each { |_, far| assert_bytes pattern(1000), guarded { far.read(1000) } }
+    ends.values_at(0, 2).each { |_, far| assert_equal pattern(1000), guarded { far.read(1000) } }
     until_given_back
     ends[1].last.read(there)
-    assert_bytes pattern(1000), guarded { ends[1].last.read(1000) }
+    assert_equal pattern(1000), guarded { ends[1].last.read(1000) }
     source << pattern(10)
     source.close
     assert_equal 1010, guarded { copy.value }
-    ends.each { |_, far| assert_bytes pattern(10), far.read(10) }
+    ends.each { |_, far| assert_equal pattern(10), far.read(10) }
   end
 
   def test_a_copy_that_waits_for_its_input_gives_its_pipe_back
@@ -63,11 +52,11 @@ class TestPipes < Minitest::Test
     output, far = unix_pair
     copy = thread { IO::Splice.copy_stream(input, output) }
     source << pattern(1000)
-    assert_bytes pattern(1000), guarded { far.read(1000) }
+    assert_equal pattern(1000), guarded { far.read(1000) }
     until_given_back
     source << pattern(1000)
     source.close
-    assert_bytes pattern(1000), guarded { far.read(1000) }
+    assert_equal pattern(1000), guarded { far.read(1000) }
     assert_equal 2000, guarded { copy.value }
   end
 
@@ -75,7 +64,7 @@ class TestPipes < Minitest::Test
     source, input = tcp_pair
     largest = 0
     File.open(File::NULL, "w") do |null|
-      sizes = -> { largest = [largest, *own_pipe_sizes].max }
+      sizes = ->(_) { largest = [largest, *own_pipe_sizes].max }
       feeding = thread do
         64.times { source << pattern(1_000_000) }
         source.close
@@ -90,7 +79,8 @@ class TestPipes < Minitest::Test
   def test_with_many_stalled_relays_new_pipes_of_the_user_are_as_large_as_ever
     skip "only root can become another user" unless Process.uid.zero?
     skip "the user's share is unlimited here" if File.read(SHARE).to_i.zero?
-    assert_predicate ended(fork_child { check_share }), :success?
+    child = fork_child { check_share }
+    assert_predicate guarded { Process.wait2(child).last }, :success?
   end
 
   private
@@ -135,9 +125,25 @@ class TestPipes < Minitest::Test
 
   # The capacities of the pipes of the gem, which are those that no IO is for.
   def own_pipe_sizes
-    known = ObjectSpace.each_object(IO).reject(&:closed?).map(&:fileno)
+    known = ObjectSpace.each_object(IO).reject { |io| io.closed? || io.is_a?(Probe) }.map(&:fileno)
     numbers = Dir.children("/proc/self/fd").map(&:to_i) - known
-    numbers.filter_map { |number| [File.stat("/proc/self/fd/#{number}").ino, size_of(number)] if own_pipe?(number) }
-           .to_h.values
+    numbers.filter_map { |number| size_of(number) if own_reader?(number) }
+  end
+
+  def own_reader?(number)
+    File.readlink("/proc/self/fd/#{number}").start_with?("pipe:") &&
+      File.read("/proc/self/fdinfo/#{number}")[/^flags:.*(\d)$/, 1].to_i.even?
+  rescue Errno::ENOENT
+    false
+  end
+
+  def size_of(number)
+    Probe.for_fd(number, "r", autoclose: false).pipe_size
+  rescue Errno::EBADF, Errno::EINVAL
+    nil
+  end
+
+  # Looks at a descriptor and leaves it to whom it belongs to.
+  class Probe < IO
   end
 end
