@@ -10,7 +10,7 @@ class TestGvl < Minitest::Test
   SPLICE = { "x86_64" => 275, "aarch64" => 76 }[RbConfig::CONFIG["host_cpu"]]
 
   def test_others_run_while_trysplice_waits_for_the_lock_of_its_input
-    while_held { |held, _, _, into| assert_includes [:EAGAIN, 5], IO.trysplice(held, nil, into, nil, 5) }
+    while_held { |held, _, _, into| assert_equal 1, IO.trysplice(held, nil, into, nil, 5) }
   end
 
   def test_others_run_while_trysplice_waits_for_the_lock_of_its_output
@@ -26,7 +26,7 @@ class TestGvl < Minitest::Test
   end
 
   def test_others_run_while_trytee_waits_for_the_lock_of_its_input
-    while_held { |held, _, _, into| assert_includes [:EAGAIN, 5], IO.trytee(held, into, 5) }
+    while_held { |held, _, _, into| assert_equal 1, IO.trytee(held, into, 5) }
   end
 
   def test_others_run_while_tee_waits_for_the_lock_of_its_output
