@@ -7,6 +7,7 @@ use magnus::value::ReprValue;
 use magnus::{Error, Ruby, TryConvert, Value};
 use rb_sys::VALUE;
 
+use crate::reentry::once;
 use crate::ruby_io::{self, RubyIo, is_io};
 use crate::{error, gvl, number};
 
@@ -39,7 +40,7 @@ impl End {
         } else if is_io(value) {
             Kind::Io(value.as_raw())
         } else {
-            Kind::Io(to_io(ruby, value)?)
+            Kind::Io(once(ruby, || to_io(ruby, value))?)
         };
         Ok(Self { kind, side })
     }
@@ -83,7 +84,7 @@ impl End {
             // While bytes are there, readpartial gives those and asks nobody for more. An interrupt may come
             // when it has taken them already: then they are in the string.
             let string = ruby.str_buf_new(0);
-            result = io.funcall::<_, _, Value>("readpartial", (most, string)).map(drop);
+            result = once(ruby, || io.funcall::<_, _, Value>("readpartial", (most, string))).map(drop);
             // SAFETY: the string is ours, and copied before Ruby runs again.
             taken.extend_from_slice(unsafe { string.as_slice() });
         }
