@@ -5,7 +5,7 @@
 #   ruby bench/call.rb [--rounds N] [--batches N] [--part NAME] [--quick]
 #
 # `trysplice` and `trytee` find an empty pipe, which the kernel answers at once; `splice` moves one byte.
-# Filling and emptying the pipes is outside of the time that counts. All of that alone, and beside a second thread, which
+# Filling and emptying the pipes is outside of the time that counts. All of that alone, and beside a second thread that
 # sleeps: then the gem lets go of the GVL. Then what it costs to load the gem.
 
 $LOAD_PATH.unshift File.expand_path("../lib", __dir__)

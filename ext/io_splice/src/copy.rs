@@ -8,6 +8,7 @@ use magnus::{Error, IntoValue, Ruby, Value};
 
 use crate::end::{End, descriptors_for_copy, keep_alive};
 use crate::park::park;
+use crate::reentry::once;
 use crate::wait::timed_out;
 use crate::without_gvl::{GvlFreeHost, Scheduler, attempt_without_gvl, cleanup_without_gvl, without_gvl};
 use crate::{error, gvl, number};
@@ -77,7 +78,7 @@ fn run(
     progress: Option<Proc>,
 ) -> Result<(), Error> {
     let tell = |copied: u64| match progress {
-        Some(progress) => progress.call::<_, Value>((copied,)).map(drop),
+        Some(progress) => once(ruby, || progress.call::<_, Value>((copied,))).map(drop),
         None => Ok(()),
     };
     let mut scheduler = Scheduler::default();
