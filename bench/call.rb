@@ -5,7 +5,8 @@
 #   ruby bench/call.rb [--rounds N] [--batches N] [--part NAME] [--quick]
 #
 # `trysplice` and `trytee` find an empty pipe, which the kernel answers at once; `splice` moves one byte.
-# Filling and emptying the pipes is outside of the time that counts. Then what it costs to load the gem.
+# Filling and emptying the pipes is outside of the time that counts. All of that alone, and beside a second thread that
+# sleeps: then the gem lets go of the GVL. Then what it costs to load the gem.
 
 $LOAD_PATH.unshift File.expand_path("../lib", __dir__)
 
@@ -113,6 +114,9 @@ results = Bench::Results.new("call", options)
 calls = results.table("What a call costs",
                       peers: { gem: "io_splice", textbook: "C extension", bare: "bare call in C", loop: "empty loop" },
                       metrics: { time: ["ns", "less", 0], objects: ["objects", "less", 3] }, chart: { kind: "bars" })
+beside = results.table("What a call costs beside an idle thread",
+                       peers: { gem: "io_splice", textbook: "C extension" },
+                       metrics: { time: ["ns", "less", 0], objects: ["objects", "less", 3] }, chart: { kind: "bars" })
 if calls
   pipes = Pipes.new
   WORK.product(pipes.forms.to_a) do |work, (form, ends)|
@@ -128,6 +132,22 @@ if calls
               goals: [Bench::Goal.new(metric: :time, beside: :textbook, most: 0.9),
                       Bench::Goal.new(metric: :objects, most: 0.0)])
   end
+end
+
+if beside
+  pipes = Pipes.new
+  idle = Thread.new { sleep }
+  Thread.pass until idle.stop?
+  WORK.product(pipes.forms.to_a) do |work, (form, ends)|
+    turns = Bench::Turns.new
+    %i[gem textbook].each { |peer| turns.peer(peer) { turn(pipes, work[peer], ends, work.call == "splice") } }
+    turns.warm_up
+    turns.run(ROUNDS)
+    beside.add("#{work.title}, #{form}", turns,
+               goals: [Bench::Goal.new(metric: :time, beside: :textbook, most: 2.2),
+                       Bench::Goal.new(metric: :objects, most: 0.0)])
+  end
+  idle.kill.join
 end
 
 loading = results.table("Loading", peers: { gem: "io_splice" }, metrics: { time: ["ms more than nothing", "less", 2] })

@@ -252,7 +252,7 @@ class TestDeniedCalls < Minitest::Test
 
   test_denied "splice_full_and_partial_say_that_splice_is_denied" do |answer|
     in_a_child do
-      ends = [%i[file pipe], %i[tcp pipe], %i[blocking_unix pipe], %i[pipe file], %i[pipe unix], %i[pipe pipe]]
+      ends = [%i[file pipe], %i[tcp pipe], %i[pipe file], %i[pipe unix], %i[pipe pipe]]
       ends.map! { |from, to| [source(from, pattern(1000)).tap(&:wait_readable), *target(to)] }
       deny(answer, :splice)
       ends.each do |source, target, collect|

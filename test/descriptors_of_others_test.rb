@@ -2,23 +2,26 @@
 
 require "test_helper"
 require "fcntl"
+require "io/console"
 require "io/nonblock"
 require "pty"
+require "support/copy_ends"
 
 # What belongs to others stays as it is: the mode of an open file, the locks of a process, its last descriptors.
 class TestDescriptorsOfOthers < Minitest::Test
   include IO::Splice
+  include CopyEnds
 
+  Interrupted = Class.new(StandardError)
   LOCK = [Fcntl::F_WRLCK, IO::SEEK_SET, 0, 0, 0].pack("ssqql")
 
   def setup
-    IO::Splice.copy_stream(IO::NULL, IO::NULL) # with the pipes that the gem keeps
     super
-    @threads = [thread { sleep }]
+    @idle = thread { sleep }
   end
 
   def teardown
-    @threads.each { |thread| thread.kill.join }
+    @idle.kill.join
     super
   end
 
@@ -43,7 +46,7 @@ class TestDescriptorsOfOthers < Minitest::Test
     assert_locked locked
   end
 
-  { raise: ->(thread) { thread.raise(Interrupt) }, kill: :kill.to_proc }.each do |name, interrupt|
+  { raise: ->(thread) { thread.raise(Interrupted) }, kill: :kill.to_proc }.each do |name, interrupt|
     define_method(:"test_the_locks_of_a_file_survive_copies_that_#{name}_interrupts") do
       assert_locks_survive(interrupt)
     end
@@ -104,7 +107,7 @@ class TestDescriptorsOfOthers < Minitest::Test
     rescue Errno::EAGAIN, Errno::EACCES
       nil
     end
-    assert_predicate ended(child), :success?, "the lock is gone"
+    assert_predicate guarded { Process.wait2(child).last }, :success?, "the lock is gone"
   end
 
   def assert_locks_survive(interrupt)
@@ -114,7 +117,7 @@ class TestDescriptorsOfOthers < Minitest::Test
       _, full = pipe
       copying = until_asleep(thread { copy.call(full) })
       interrupt.call(copying)
-      guarded { copying.join } rescue Interrupt # rubocop:disable Style/RescueModifier
+      guarded { copying.join } rescue Interrupted # rubocop:disable Style/RescueModifier
       assert_locked locked
     end
   end
@@ -127,26 +130,27 @@ class TestDescriptorsOfOthers < Minitest::Test
     watcher = fork_child { watch(one, stop, go_on, tell) }
     tell.close
     answer.wait_readable(GUARD)
-    2000.times { move(one, other) }
+    ends = [pipe, pipe]
+    guarded { 1000.times { move(one, other, *ends) } }
     go_on.close
-    assert_equal "1|#{[false]}", guarded { answer.read }
-    assert_predicate ended(watcher), :success?
+    assert_equal "[false]", guarded { answer.read }[1..]
+    assert_predicate guarded { Process.wait2(watcher).last }, :success?
   end
 
   def watch(io, stop, go_on, tell)
     go_on.close
-    tell << "1|"
+    tell << " "
     seen = []
     seen |= [io.nonblock?] until stop.wait_readable(0)
     tell << seen.inspect
   end
 
-  def move(one, other)
-    @out, @into = pipe unless @into
-    @into << "bytes"
-    IO.trysplice(@out, nil, one, nil, 5)
-    IO.trysplice(one, nil, @into, nil, 5)
-    other.read_nonblock(5, exception: false)
-    IO.trysplice(@out, nil, IO::NULL.then { @null ||= closing(File.open(_1, "w")).first }, nil, 100)
+  def move(one, other, (from, bytes), (out, into))
+    bytes << "bytes"
+    IO.trysplice(from, nil, one, nil, 5)
+    other.wait_readable && other.readpartial(5)
+    other << "bytes"
+    one.wait_readable && IO.trysplice(one, nil, into, nil, 5)
+    out.readpartial(5)
   end
 end

@@ -203,19 +203,16 @@ class TestFaults < Minitest::Test
     end
   end
 
-  # A call that may wait for a disk wants descriptors of its own when other threads could close these.
-  def test_splice_without_descriptors_is_an_error_and_moves_nothing
+  # Also when other threads could close these.
+  def test_splice_needs_no_descriptors_of_its_own
     in_a_child do
       other = until_asleep(thread { Thread.stop })
       [%i[file pipe], %i[pipe file]].product([0, 1]).each do |(from, to), free|
         source = source(from, pattern(1000)).tap(&:wait_readable)
         target, collect = target(to)
-        calls = [-> { IO.splice(source, nil, target, nil, 1000) }, -> { IO.trysplice(source, nil, target, nil, 1000) },
-                 -> { IO::Splice.full(source, target, 1000) }, -> { IO::Splice.partial(source, target, 1000) }]
-        with_free_descriptors(free) do
-          calls.each { |call| assert_match(/splice/, assert_raises(Errno::EMFILE, &call).message) }
-        end
-        assert_equal 1000, IO::Splice.full(source, target, 1000)
+        calls = [-> { IO.splice(source, nil, target, nil, 250) }, -> { IO.trysplice(source, nil, target, nil, 250) },
+                 -> { IO::Splice.full(source, target, 250) }, -> { IO::Splice.partial(source, target, 250) }]
+        with_free_descriptors(free) { assert_equal([250] * 4, calls.map(&:call)) }
         assert_bytes pattern(1000), collect.call
       end
       other.kill.join

@@ -10,7 +10,7 @@ class TestGvl < Minitest::Test
   SPLICE = { "x86_64" => 275, "aarch64" => 76 }[RbConfig::CONFIG["host_cpu"]]
 
   def test_others_run_while_trysplice_waits_for_the_lock_of_its_input
-    while_held { |held, _, _, into| assert_includes [:EAGAIN, 5], IO.trysplice(held, nil, into, nil, 5) }
+    while_held { |held, _, _, into| assert_equal 1, IO.trysplice(held, nil, into, nil, 5) }
   end
 
   def test_others_run_while_trysplice_waits_for_the_lock_of_its_output
@@ -26,7 +26,7 @@ class TestGvl < Minitest::Test
   end
 
   def test_others_run_while_trytee_waits_for_the_lock_of_its_input
-    while_held { |held, _, _, into| assert_includes [:EAGAIN, 5], IO.trytee(held, into, 5) }
+    while_held { |held, _, _, into| assert_equal 1, IO.trytee(held, into, 5) }
   end
 
   def test_others_run_while_tee_waits_for_the_lock_of_its_output
@@ -56,7 +56,7 @@ class TestGvl < Minitest::Test
   def test_what_a_thread_does_to_a_string_while_it_becomes_pages_is_not_seen
     bytes = "x" * (64 << 20)
     changing = thread { sleep(0.001) && bytes.setbyte(-1, 0x79) }
-    assert_includes ["x" * 10, ("x" * 9) + "y"], Pages.new(bytes).to_s[-10..]
+    assert_includes %w[xxxxxxxxxx xxxxxxxxxy], Pages.new(bytes).to_s[-10..]
     guarded { changing.join }
     assert_equal "xy", bytes[-2..]
   end
@@ -68,8 +68,8 @@ class TestGvl < Minitest::Test
     waiting = thread { IO.vmsplice(writer, strings) }
     until_asleep(waiting)
     strings.each { |string| string.setbyte(0, 0xff) }
-    assert_equal before, guarded { reader.read(before.bytesize) }
-    assert_equal before.bytesize, guarded { waiting.value }
+    assert_equal(before, guarded { reader.read(before.bytesize) })
+    assert_equal(before.bytesize, guarded { waiting.value })
   end
 
   def test_a_file_is_spliced_while_other_threads_are_busy
@@ -77,7 +77,7 @@ class TestGvl < Minitest::Test
     file = tempfile("hello")
     out, into = pipe
     5.times do
-      assert_equal 5, guarded { IO.splice(file, 0, into, nil, 5) }
+      assert_equal(5, guarded { IO.splice(file, 0, into, nil, 5) })
       assert_equal "hello", out.read(5)
     end
   end
@@ -89,8 +89,8 @@ class TestGvl < Minitest::Test
 
   private
 
-  # Yields the ends of a pipe whose lock a child holds: it splices that into a socket that is full, until a thread of this
-  # process, which runs meanwhile, has read from it. And two other pipes: one to take "bytes" from, one to fill.
+  # Yields the ends of a pipe whose lock a child holds: it splices that into a socket that is full, until a thread of
+  # this process, which runs meanwhile, has read from it. And two other pipes: one to take "bytes" from, one to fill.
   def while_held
     skip "the number of splice is not known here" unless SPLICE
     held, from, into = Array.new(3) { pipe }

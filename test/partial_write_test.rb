@@ -92,6 +92,7 @@ class TestPartialWrite < Minitest::Test
     rescue Errno::EPIPE
       :nothing
     end)
+    guarded { Thread.pass while writable?(writer) }
     size = writer.pipe_size
     reader.close
 

@@ -9,8 +9,9 @@ use magnus::{Error, IntoValue, RString, Ruby, Value};
 use crate::end::{End, descriptors_for_copy, keep_alive};
 use crate::opened::Opened;
 use crate::park::park;
+use crate::reentry::once;
 use crate::wait::timed_out;
-use crate::without_gvl::{GvlFreeHost, Scheduler, cleanup_without_gvl, without_gvl};
+use crate::without_gvl::{GvlFreeHost, Scheduler, attempt_without_gvl, cleanup_without_gvl, without_gvl};
 use crate::{error, gvl, number};
 
 const NAME: &str = "copy_stream";
@@ -27,8 +28,16 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let (fd_in, fd_out) = descriptors_for_copy(NAME, &input, &output)?;
     let hints =
         Hints { likely_file: offset.is_some() || input.is_file(ruby), can_unread: input.can_unread() };
-    let plan =
-        Plan::new(fd_in, fd_out, len, offset, hints).map_err(|errno| error::errno(errno, NAME, None))?;
+    let plan = |fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>| Plan::new(fd_in, fd_out, len, offset, hints);
+    let plan = if gvl::alone() {
+        plan(fd_in, fd_out)
+    } else {
+        // A network or FUSE may take its time to say what a file is.
+        let mut found = Err(Errno::INTR);
+        attempt_without_gvl(NAME, &[input, output], &mut |fds| found = plan(fds[0], fds[1]))?;
+        found
+    };
+    let plan = plan.map_err(|errno| error::errno(errno, NAME, None))?;
     Opened::empty_all(ruby, NAME, Some(fd_in), &args[1..2])?;
     let mut copy = CopyStream::new(plan, len, offset);
     if progress.is_some() {
@@ -98,7 +107,7 @@ fn run(
 ) -> Result<(), Error> {
     let mut more_ahead = read_ahead(copy)?;
     let tell = |copied: u64| match progress {
-        Some(progress) => progress.call::<_, Value>((copied,)).map(drop),
+        Some(progress) => once(ruby, || progress.call::<_, Value>((copied,))).map(drop),
         None => Ok(()),
     };
     let mut scheduler = Scheduler::default();

@@ -8,6 +8,7 @@ use magnus::{Error, Ruby, TryConvert, Value};
 use rb_sys::VALUE;
 
 use crate::opened::Opened;
+use crate::reentry::once;
 use crate::ruby_io::{self, RubyIo, is_io};
 use crate::{error, gvl, number};
 
@@ -46,7 +47,7 @@ impl End {
         } else if let Some(opened) = Opened::from_value(ruby, value) {
             Kind::Number(opened.fileno())
         } else {
-            Kind::Io(to_io(ruby, value)?)
+            Kind::Io(once(ruby, || to_io(ruby, value))?)
         };
         Ok(Self { kind, side })
     }

@@ -85,6 +85,11 @@ pub fn wrong_type(ruby: &Ruby, message: impl Display) -> Error {
     new(ruby.exception_type_error(), message)
 }
 
+/// A `RuntimeError`.
+pub fn runtime(ruby: &Ruby, message: impl Display) -> Error {
+    new(ruby.exception_runtime_error(), message)
+}
+
 /// A `RangeError`.
 pub fn range(ruby: &Ruby, message: impl Display) -> Error {
     new(ruby.exception_range_error(), message)

@@ -17,6 +17,7 @@ mod pages;
 mod park;
 mod payload;
 mod pipe_size;
+mod reentry;
 mod relay;
 mod ruby_io;
 mod tee_stream;

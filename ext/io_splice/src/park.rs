@@ -4,6 +4,8 @@ use std::sync::{Mutex, PoisonError};
 use magnus::rb_sys::protect;
 use magnus::{DataTypeFunctions, Ruby, TypedData};
 
+use crate::reentry::once;
+
 /// Owned by the garbage collector while its fiber may be abandoned.
 #[derive(TypedData)]
 #[magnus(class = "IO::Splice::Copying::Parked", free_immediately)]
@@ -22,7 +24,7 @@ pub fn park<T: Default + Send + 'static, R>(ruby: &Ruby, work: &mut T, run: impl
     let (Some(parked), Ok(_)) = (parked, wrapped) else { return run() };
     let place = || parked.0.lock().unwrap_or_else(PoisonError::into_inner);
     *place() = Some(Box::new(std::mem::take(work)));
-    let result = run();
+    let result = once(ruby, run);
     if let Some(back) = place().take().and_then(|parked| parked.downcast().ok()) {
         *work = *back;
     }

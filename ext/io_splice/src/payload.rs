@@ -10,6 +10,7 @@ use magnus::{Error, RArray, RString, Ruby, TryConvert, Value};
 
 use crate::io_buffer::{self, Gift};
 use crate::pages::Pages;
+use crate::reentry::once;
 use crate::{error, gvl};
 
 /// The bytes of a call, in order, and how far it has come. It lives on the stack, which is where the
@@ -136,7 +137,8 @@ impl Payload {
         self.snapshot(ruby)?;
         for piece in &mut self.pieces {
             if let Piece::Other(index) = *piece {
-                let string = RString::try_convert(self.objects.get(index))?;
+                let object = self.objects.get(index);
+                let string = once(ruby, || RString::try_convert(object))?;
                 // SAFETY: it is copied at once.
                 *piece = Piece::copy(ruby, unsafe { string.as_slice() })?;
             }

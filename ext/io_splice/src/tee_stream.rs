@@ -10,6 +10,7 @@ use magnus::{Error, IntoValue, RArray, RString, Ruby, TryConvert, Value};
 use crate::end::{End, descriptor_of, descriptors_for_copy};
 use crate::opened::Opened;
 use crate::park::park;
+use crate::reentry::once;
 use crate::wait::timed_out;
 use crate::without_gvl::{GvlFreeHost, Scheduler, cleanup_without_gvl, without_gvl};
 use crate::{error, gvl, number};
@@ -124,9 +125,11 @@ impl Work {
                     return Err(match errno {
                         Some(errno) => error::errno(errno, NAME, Some(&format!("output {output}"))),
                         // What it raised was kept.
-                        None => self.hand_over.call::<_, Value>((output, ())).err().unwrap_or_else(|| {
-                            error::io(ruby, format!("{NAME}: output {output} stopped accepting data"))
-                        }),
+                        None => {
+                            once(ruby, || self.hand_over.call::<_, Value>((output, ()))).err().unwrap_or_else(
+                                || error::io(ruby, format!("{NAME}: output {output} stopped accepting data")),
+                            )
+                        }
                     });
                 }
             }
