@@ -44,8 +44,8 @@ module Planted
 
   fault "route-in-flight", "another route is taken, and what was in flight is forgotten",
         file: "#{COPY}/pump.rs",
-        text: "self.in_flight.take_into_memory(&mut self.kernel)?;",
-        replacement: "self.in_flight.discard();",
+        text: "refused(errno) => {\n                self.in_flight.take_into_memory(&mut self.kernel)?;",
+        replacement: "refused(errno) => {\n                self.in_flight.discard();",
         check: core("copy_faults::every_way_is_refused")
 
   fault "signal-fails", "a signal is taken for an error",
