@@ -6,6 +6,9 @@ class IO
     # `splice` straight or through a pipe of its own, or by reading and writing. When the kernel refuses a way,
     # the copy goes on by the next, from exactly where it stands.
     #
+    # Others may use the same open files at once: a copy reserves what it reads and writes, as read(2) and write(2) do.
+    # Messages of a socket are taken whole.
+    #
     # What Ruby has read ahead from `src` goes first, and what it has still to write to `dst` is written
     # before. Afterwards both stand right behind the bytes that were copied, also after an error or an
     # exception. What cannot be delivered then goes back into `src`: by its position, or into Ruby's read
@@ -41,6 +44,7 @@ class IO
     # @raise [IO::TimeoutError] after `IO#timeout` (Ruby 3.2)
     # @raise [Errno::EPIPE, Errno::ECONNRESET, Errno::ENOSPC, Errno::ENOENT] and others, as the kernel says
     # @raise [Errno::ESPIPE] if `src_offset` is given for a pipe or a socket
+    # @raise [Errno::EMSGSIZE] if a message of a socket is longer than what is still wanted; it is not taken
     # @raise [Errno::EBADF] if an Integer is no descriptor, or not one for that direction
     # @raise [ArgumentError] if `len` or `src_offset` is negative, an object has an offset, or `dst` is the path of the
     #   file that is to be copied
