@@ -418,8 +418,8 @@ fn an_output_without_a_descriptor_is_handed_its_bytes_and_may_fail() {
     assert_same(copy.bytes_for(0).unwrap(), &pattern(portion)[1000..], "the rest of it");
     copy.fail(0, None);
     assert_eq!(run_tee_stream(&mut copy, &input, &fds, &mut host), TeeStreamPause::OutputFailed(0, None));
-    assert_eq!(delivered(&copy), [1000, MIB as u64]);
-    assert_same(&into.content(), pattern(MIB), "the other");
+    assert_eq!(delivered(&copy), [1000, portion as u64]);
+    assert_same(&into.content(), pattern(portion), "the other");
 }
 
 #[test]
