@@ -148,7 +148,7 @@ module Planted
         file: "#{COPY}/relay.rs",
         text: "for way in &mut self.ways {",
         replacement: "for way in self.ways.iter_mut().skip(2) {",
-        check: ruby("relay", "idle_relays_have_no_pipes")
+        check: ruby("relay_many", "idle_relays_have_no_pipes")
 
   # The tee_stream
 

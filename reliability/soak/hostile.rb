@@ -65,13 +65,13 @@ module Soak
     file
   end
 
-  # Of each end that is open: whether it is in blocking mode, and how many locks this process has on it.
+  # Of each end that is open: whether it is in blocking mode, and whether this process has a lock on it.
   def conditions(ends)
     return {} unless hostile?("ends")
 
     locks = File.readlines("/proc/locks").map(&:split)
     ends.grep(IO).filter_map do |io|
-      [io, [io.fcntl(Fcntl::F_GETFL) & (File::NONBLOCK | File::APPEND), locks.count { |lock| of?(lock, io.stat) }]]
+      [io, [io.fcntl(Fcntl::F_GETFL) & (File::NONBLOCK | File::APPEND), locks.any? { |lock| of?(lock, io.stat) }]]
     rescue IOError # closed
       nil
     end.to_h

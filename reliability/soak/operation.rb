@@ -83,8 +83,9 @@ module Soak
 
     # What others who share an end rely on.
     def compare_conditions(before, name)
-      after = Soak.conditions(before.keys)
-      after.each { |io, condition| equal(before[io], condition, "mode and locks of #{io.inspect} after #{name}") }
+      # /proc/locks may miss one while others come and go.
+      changed = 3.times.map { Soak.conditions(before.keys).reject { |io, after| before[io] == after } }.min_by(&:size)
+      changed.each { |io, after| equal(before[io], after, "mode and locks of #{io.inspect} after #{name}") }
     end
 
     def number_or_io(end_, way)
