@@ -27,8 +27,8 @@ class TestPipes < Minitest::Test
     until_given_back
     source.close
     far.read(there)
-    assert_equal pattern(1000), guarded { far.read(1000) }
-    assert_equal 1000, guarded { copy.value }
+    assert_equal(pattern(1000), guarded { far.read(1000) })
+    assert_equal(1000, guarded { copy.value })
   end
 
   def test_a_stalled_tee_stream_gives_its_pipes_back
@@ -40,10 +40,10 @@ class TestPipes < Minitest::Test
     ends.values_at(0, 2).each { |_, far| assert_equal pattern(1000), guarded { far.read(1000) } }
     until_given_back
     ends[1].last.read(there)
-    assert_equal pattern(1000), guarded { ends[1].last.read(1000) }
+    assert_equal(pattern(1000), guarded { ends[1].last.read(1000) })
     source << pattern(10)
     source.close
-    assert_equal 1010, guarded { copy.value }
+    assert_equal(1010, guarded { copy.value })
     ends.each { |_, far| assert_equal pattern(10), far.read(10) }
   end
 
@@ -52,12 +52,12 @@ class TestPipes < Minitest::Test
     output, far = unix_pair
     copy = thread { IO::Splice.copy_stream(input, output) }
     source << pattern(1000)
-    assert_equal pattern(1000), guarded { far.read(1000) }
+    assert_equal(pattern(1000), guarded { far.read(1000) })
     until_given_back
     source << pattern(1000)
     source.close
-    assert_equal pattern(1000), guarded { far.read(1000) }
-    assert_equal 2000, guarded { copy.value }
+    assert_equal(pattern(1000), guarded { far.read(1000) })
+    assert_equal(2000, guarded { copy.value })
   end
 
   def test_a_pipe_in_full_use_grows_and_an_idle_one_is_small_again
@@ -69,7 +69,7 @@ class TestPipes < Minitest::Test
         64.times { source << pattern(1_000_000) }
         source.close
       end
-      assert_equal 64_000_000, (guarded { IO::Splice.copy_stream(input, null, &sizes) })
+      assert_equal(64_000_000, (guarded { IO::Splice.copy_stream(input, null, &sizes) }))
       feeding.join
     end
     assert_operator largest, :>, 65_536
@@ -80,7 +80,7 @@ class TestPipes < Minitest::Test
     skip "only root can become another user" unless Process.uid.zero?
     skip "the user's share is unlimited here" if File.read(SHARE).to_i.zero?
     child = fork_child { check_share }
-    assert_predicate guarded { Process.wait2(child).last }, :success?
+    assert_predicate(guarded { Process.wait2(child).last }, :success?)
   end
 
   private
@@ -92,8 +92,8 @@ class TestPipes < Minitest::Test
     Process::Sys.setuid(nobody.uid)
     before = IO.pipe.first.pipe_size
     ends = Array.new(1000) { UNIXSocket.pair + UNIXSocket.pair }
-    ends.each { |_, front, back| Thread.new { IO::Splice.relay(front, back) } }
-    ends.each { |near,| feed_until_full(near) }
+    ends.each { |_, front, back| Thread.new { IO::Splice.relay(front, back) } } # all, before any of them is fed
+    ends.map(&:first).each { |near| feed_until_full(near) }
     until_given_back
     now = IO.pipe.first.pipe_size
     raise "a new pipe has #{now} bytes, not #{before}" if now < before
@@ -113,9 +113,9 @@ class TestPipes < Minitest::Test
   # Whatever was on its way arrives, and more.
   def assert_goes_on(near, far, relay, sent)
     near.close_write
-    assert_equal sent, guarded { far.read.bytesize }
+    assert_equal(sent, guarded { far.read.bytesize })
     far.close_write
-    assert_equal [sent, 0], guarded { relay.value }
+    assert_equal([sent, 0], guarded { relay.value })
   end
 
   # Only the pool's pipes are left, and they are small.

@@ -114,9 +114,9 @@ class IO
     # @!method self.splice(io_in, off_in, io_out, off_out, len, flags = 0)
     #   Moves bytes between a pipe and something else, or between two pipes.
     #
-    #   Without an offset the kernel moves the position of a file without its lock: two threads or processes that use one
-    #   open file at once get bytes twice, or overwrite each other's. Give offsets then, or use {copy_stream}, {full} or
-    #   {partial}, which keep everybody's bytes.
+    #   Without an offset the kernel moves the position of a file without its lock: two threads or processes that use
+    #   one open file at once get bytes twice, or overwrite each other's. Give offsets then, or use {copy_stream},
+    #   {full} or {partial}, which keep everybody's bytes.
     #
     #   @example Send the head of a file to a socket
     #     r, w = IO.pipe

@@ -9,6 +9,7 @@ mod copy;
 
 mod end;
 mod error;
+mod frozen;
 mod gvl;
 mod io_buffer;
 mod number;

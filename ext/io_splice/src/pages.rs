@@ -10,7 +10,7 @@ use magnus::typed_data::Obj;
 use magnus::value::ReprValue;
 use magnus::{DataTypeFunctions, Error, RClass, RString, RTypedData, Ruby, TryConvert, TypedData, Value};
 
-use crate::payload::frozen_copy;
+use crate::frozen::frozen_copy;
 use crate::{error, gvl, io_buffer, number};
 
 /// Bytes in pages that others may share.

@@ -239,7 +239,7 @@ impl<K: Kernel> Pump<K> {
 
     /// How much may be taken at once. Much only if the output takes it at once: it would be held when that stops.
     fn room(&mut self, output: BorrowedFd<'_>) -> usize {
-        let large = self.in_flight.idle_capacity() > MODEST;
+        let large = self.in_flight.idle_capacity() > MODEST && !self.plan.file_out;
         match large.then(|| self.kernel.room(output)).flatten() {
             None => usize::MAX,
             Some(0) => 0,
