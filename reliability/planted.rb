@@ -6,7 +6,7 @@
 #   ruby reliability/planted.rb [NAME...]     those faults; all, when none is named
 #   ruby reliability/planted.rb --list        what there is; nothing is run
 #
-# Each check is first run without a fault, and must pass, with a test at least. With the fault it must fail, or hang. The
+# Each check is first run without a fault, and must run a test and pass. With the fault it must fail, or hang. The
 # copy is in tmp/planted/tree, what the checks say in tmp/planted/*.log. The exit status is 1 when a fault is not found,
 # does not compile or has gone stale, which means that the text which it replaces is not in its file exactly once.
 

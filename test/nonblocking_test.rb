@@ -175,6 +175,19 @@ class TestNonblocking < Minitest::Test
     children&.each { |child| Process.kill(:KILL, child) && Process.wait(child) }
   end
 
+  %i[unix tcp].each do |kind|
+    define_method "test_a_blocking_#{kind}_socket_keeps_its_bytes_when_the_pipe_has_no_reader" do
+      near, far = blocking(kind == :unix ? unix_pair : tcp_pair)
+      far.write("kept")
+      reader, writer = pipe
+      reader.close
+      assert_raises(Errno::EPIPE) { IO.splice(near, nil, writer, nil, 10) }
+      assert_raises(Errno::EPIPE) { IO.trysplice(near, nil, writer, nil, 10) }
+      assert_raises(Errno::EPIPE) { IO::Splice.partial(near, writer, 10) }
+      assert_equal "kept", near.readpartial(10)
+    end
+  end
+
   private
 
   def drain(sockets, go, start)

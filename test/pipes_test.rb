@@ -37,7 +37,7 @@ class TestPipes < Minitest::Test
     there = fill_up(ends[1].first)
     copy = thread { IO::Splice.tee_stream(input, *ends.map(&:first)) }
     source << pattern(1000)
-    ends.values_at(0, 2).each { |_, far| assert_equal pattern(1000), guarded { far.read(1000) } }
+    ends.values_at(0, 2).each { |_, far| assert_equal(pattern(1000), guarded { far.read(1000) }) }
     until_given_back
     ends[1].last.read(there)
     assert_equal(pattern(1000), guarded { ends[1].last.read(1000) })

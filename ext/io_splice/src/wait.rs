@@ -38,7 +38,7 @@ impl Waiter {
         input: End,
         output: End,
     ) -> Result<(), Error> {
-        let ready = ready.unwrap_or(Readiness { input: true, output: true });
+        let ready = ready.unwrap_or(Readiness { input: true, output: true, only_error: [false; 2] });
         if !ready.input {
             wait_for(ruby, call, input, Some(output))
         } else if !ready.output {

@@ -11,6 +11,9 @@ pub struct Readiness {
     pub input: bool,
     /// The output takes bytes or is broken.
     pub output: bool,
+    /// Whether an error is all that poll(2) reports of the input and of the output. Of a socket it may be an error queue
+    /// that nobody reads; a call on it may wait then.
+    pub only_error: [bool; 2],
 }
 
 impl Readiness {
@@ -39,7 +42,8 @@ pub fn ready(input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> rustix::io::Resul
         return Err(Errno::BADF);
     }
     // POLLHUP and POLLERR come unasked, and both mean that the next call will not wait.
-    Ok(Readiness { input: !input.is_empty(), output: !output.is_empty() })
+    let only_error = [input, output].map(|events| events == PollFlags::ERR);
+    Ok(Readiness { input: !input.is_empty(), output: !output.is_empty(), only_error })
 }
 
 /// What poll(2) says of one descriptor now.

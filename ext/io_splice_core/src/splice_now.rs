@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::thread::sleep;
 use std::time::Duration;
 
+use rustix::event::PollFlags;
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{Errno, ioctl_fionread};
 use rustix::net::sockopt::{socket_send_buffer_size, socket_type};
@@ -18,7 +19,7 @@ use crate::copy::position::{Position, write_reserved};
 use crate::copy::{Kernel, Linux};
 use crate::memory::zeroed;
 use crate::pipe::pipe_size;
-use crate::ready::{Side, ready, wait_until_ready};
+use crate::ready::{Side, events, ready, wait_until_ready};
 use crate::splice::splice;
 use crate::terminal::Terminal;
 use crate::vmsplice::write_snapshot;
@@ -69,12 +70,13 @@ pub fn splice_reserved(
     len: usize,
     flags: SpliceFlags,
 ) -> Attempt {
-    match ends.file_in {
-        Some(size) if off_in.is_none() => {
+    // What is not a pipe is refused by the call itself.
+    match (ends.file_in, room(fd_out)) {
+        (Some(size), Ok(room)) if off_in.is_none() => {
             let mut position = Position::Kernel;
-            let len = len.min(room(fd_out)?) as u64;
-            match position.reserve(&mut Linux, fd_in, len, size)? as usize {
-                0 => splice_now(ends, fd_in, None, fd_out, None, len as usize, flags),
+            let len = len.min(room);
+            match position.reserve(&mut Linux, fd_in, len as u64, size)? as usize {
+                0 => splice_now(ends, fd_in, None, fd_out, None, len, flags),
                 len => {
                     let spliced = splice_now(ends, fd_in, position.offset(), fd_out, None, len, flags);
                     position.release(&mut Linux, fd_in, 0)?;
@@ -82,7 +84,7 @@ pub fn splice_reserved(
                 }
             }
         }
-        _ if ends.file_out => {
+        _ if ends.file_out && off_in.is_none() => {
             if !ready(fd_in, fd_in)?.input {
                 return Ok(Step::WouldBlock);
             }
@@ -120,7 +122,9 @@ fn splice_unchecked(
     if !waits(input) && !waits(output) || refused() {
         return splice(fd_in, off_in, fd_out, off_out, len, flags);
     }
-    if !ready(fd_in, fd_out)?.both() {
+    let now = ready(fd_in, fd_out)?;
+    let [error_in, error_out] = now.only_error;
+    if !now.both() || waits(input) && error_in || waits(output) && error_out {
         return Ok(Step::WouldBlock);
     }
     let splice =
@@ -154,6 +158,10 @@ const PORTION: usize = 64 << 10;
 
 /// Takes no more than the pipe has room for. Both are ready.
 fn socket_to_pipe(socket: BorrowedFd<'_>, pipe: BorrowedFd<'_>, len: usize) -> Attempt {
+    // What has been taken cannot be given back.
+    if events(pipe, PollFlags::OUT)?.contains(PollFlags::ERR) {
+        return Err(Errno::PIPE);
+    }
     let mut buffer = zeroed(len.min(room(pipe)?).min(PORTION))?;
     let received = match recv(socket, &mut buffer[..], RecvFlags::DONTWAIT) {
         Ok((0, _)) => return Ok(Step::Ended),

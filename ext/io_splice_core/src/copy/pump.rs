@@ -209,8 +209,8 @@ impl<K: Kernel> Pump<K> {
         if !self.plan.socket_in || self.plan.routes == [Route::ReadWrite] {
             return Ok(Advance::Stalled(Side::Input));
         }
-        if self.plan.poll_first_in && !self.is_ready(Side::Input, input, input)? {
-            return Ok(Advance::Blocked(Side::Input));
+        if self.plan.poll_first_in && !self.may_call(Side::Input, input, input)? {
+            return Ok(Advance::Stalled(Side::Input));
         }
         match self.fill_buffer(input, self.next_len(usize::MAX))? {
             Advance::Blocked(side) => Ok(Advance::Stalled(side)),
@@ -255,7 +255,7 @@ impl<K: Kernel> Pump<K> {
         };
         let poll_first = [(Side::Input, self.plan.poll_first_in), (Side::Output, self.plan.poll_first_out)];
         for (side, _) in poll_first.into_iter().filter(|(_, poll_first)| *poll_first) {
-            if !self.is_ready(side, input, output)? {
+            if !self.may_call(side, input, output)? {
                 return Ok(Advance::Blocked(side));
             }
         }
@@ -335,6 +335,18 @@ impl<K: Kernel> Pump<K> {
         })
     }
 
+    /// Whether a call on an end that may block may be made now. A socket of which poll(2) reports nothing but an error may
+    /// have an error queue that nobody reads, and would block.
+    fn may_call(&mut self, side: Side, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Result<bool> {
+        let (fd, is_socket) = match side {
+            Side::Input => (input, self.plan.socket_in),
+            Side::Output => (output, self.plan.socket_out),
+        };
+        let ready = self.kernel.ready(fd, fd)?;
+        let index = side as usize;
+        Ok([ready.input, ready.output][index] && !(is_socket && ready.only_error[index]))
+    }
+
     fn is_ready(&mut self, side: Side, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Result<bool> {
         match side {
             Side::Input => self.kernel.ready(input, input).map(|ready| ready.input),
@@ -347,7 +359,7 @@ impl<K: Kernel> Pump<K> {
             0 => return Ok(Advance::Done),
             len => len,
         };
-        if self.plan.poll_first_in && !self.is_ready(Side::Input, input, input)? {
+        if self.plan.poll_first_in && !self.may_call(Side::Input, input, input)? {
             return Ok(Advance::Blocked(Side::Input));
         }
         let route = self.plan.routes[0];
@@ -409,7 +421,7 @@ impl<K: Kernel> Pump<K> {
 
     /// Passes on what is in flight.
     fn deliver(&mut self, output: BorrowedFd<'_>) -> Result<Advance> {
-        if self.plan.poll_first_out && !self.is_ready(Side::Output, output, output)? {
+        if self.plan.poll_first_out && !self.may_call(Side::Output, output, output)? {
             return Ok(Advance::Blocked(Side::Output));
         }
         let write = match self.may_wait() {

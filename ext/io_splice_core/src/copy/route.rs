@@ -88,6 +88,8 @@ pub struct Plan {
     pub(crate) size: Option<u64>,
     /// The input is a socket: what splice(2) says of its end is checked by read(2). It stops at an urgent byte.
     pub(crate) socket_in: bool,
+    /// The output is a socket.
+    pub(crate) socket_out: bool,
     /// The input is a socket with messages, which are kept whole.
     pub(crate) messages_in: bool,
     /// The output is a regular file.
@@ -123,6 +125,7 @@ impl Plan {
             terminal_out,
             limit,
             file_out: to.kind() == FileType::RegularFile,
+            socket_out: to.kind() == FileType::Socket,
             ..Self::UNKNOWN
         };
         plan.describe_input(fd_in, &from);
@@ -168,7 +171,14 @@ impl Plan {
         let to = Descriptor::inspect(fd_out)?;
         let terminal_out = is_terminal(fd_out, &to);
         let file_out = to.kind() == FileType::RegularFile;
-        Ok(Self { poll_first_out: needs_poll(fd_out, &to), terminal_out, file_out, ..Self::UNKNOWN })
+        let socket_out = to.kind() == FileType::Socket;
+        Ok(Self {
+            poll_first_out: needs_poll(fd_out, &to),
+            terminal_out,
+            file_out,
+            socket_out,
+            ..Self::UNKNOWN
+        })
     }
 
     /// A plan for ends that are not known.
@@ -180,6 +190,7 @@ impl Plan {
         limit: None,
         size: None,
         socket_in: false,
+        socket_out: false,
         messages_in: false,
         file_out: false,
         silence: None,

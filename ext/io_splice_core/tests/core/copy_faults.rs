@@ -550,8 +550,11 @@ impl Kernel for Model {
             }
             _ => {}
         }
-        let ready =
-            Readiness { input: input && !world.blocked.input, output: output && !world.blocked.output };
+        let ready = Readiness {
+            input: input && !world.blocked.input,
+            output: output && !world.blocked.output,
+            only_error: [false; 2],
+        };
         world.asked.input |= ready.input;
         world.asked.output |= ready.output;
         Ok(ready)

@@ -11,7 +11,7 @@ use io_splice_core::{Errno, Readiness, ready};
 /// (input, output)
 #[track_caller]
 fn ready_ends(input: impl AsFd, output: impl AsFd) -> (bool, bool) {
-    let Readiness { input, output } = guarded(|| ready(input.as_fd(), output.as_fd())).unwrap();
+    let Readiness { input, output, .. } = guarded(|| ready(input.as_fd(), output.as_fd())).unwrap();
     (input, output)
 }
 
@@ -76,6 +76,6 @@ fn a_closed_number_is_ebadf() {
 #[test]
 fn both_means_both() {
     for (input, output) in [(false, false), (false, true), (true, false), (true, true)] {
-        assert_eq!(Readiness { input, output }.both(), input && output);
+        assert_eq!(Readiness { input, output, only_error: [false; 2] }.both(), input && output);
     }
 }
