@@ -15,8 +15,6 @@ use rustix::pipe::{IoSliceRaw, PIPE_BUF, SpliceFlags, vmsplice};
 
 use crate::attempt::{Attempt, Step, attempt};
 use crate::blocking::{MayBlock, SpliceEnds};
-use crate::copy::position::{Position, write_reserved};
-use crate::copy::{Kernel, Linux};
 use crate::memory::zeroed;
 use crate::pipe::pipe_size;
 use crate::ready::{Side, events, ready, wait_until_ready};
@@ -58,45 +56,6 @@ pub fn splice_now(
         return socket_to_pipe(fd_in, fd_out, len);
     }
     Ok(attempt)
-}
-
-/// As [`splice_now()`], and where a file has no offset the region that is used is reserved first: the positions of open files
-/// are shared with others, and splice(2) moves them without their lock.
-pub fn splice_reserved(
-    ends: &SpliceEnds,
-    fd_in: BorrowedFd<'_>,
-    off_in: Option<&mut u64>,
-    fd_out: BorrowedFd<'_>,
-    len: usize,
-    flags: SpliceFlags,
-) -> Attempt {
-    // What is not a pipe is refused by the call itself.
-    match (ends.file_in, room(fd_out)) {
-        (Some(size), Ok(room)) if off_in.is_none() => {
-            let mut position = Position::Kernel;
-            let len = len.min(room);
-            match position.reserve(&mut Linux, fd_in, len as u64, size)? as usize {
-                0 => splice_now(ends, fd_in, None, fd_out, None, len, flags),
-                len => {
-                    let spliced = splice_now(ends, fd_in, position.offset(), fd_out, None, len, flags);
-                    position.release(&mut Linux, fd_in, 0)?;
-                    spliced
-                }
-            }
-        }
-        _ if ends.file_out && off_in.is_none() => {
-            if !ready(fd_in, fd_in)?.input {
-                return Ok(Step::WouldBlock);
-            }
-            match (ioctl_fionread(fd_in)? as usize).min(len) {
-                0 => Ok(Step::Ended),
-                len => attempt(write_reserved(&mut Linux, fd_out, len, |kernel, off_out| {
-                    kernel.splice(fd_in, None, fd_out, off_out, len)
-                })),
-            }
-        }
-        _ => splice_now(ends, fd_in, off_in, fd_out, None, len, flags),
-    }
 }
 
 fn splice_unchecked(
@@ -172,7 +131,7 @@ fn socket_to_pipe(socket: BorrowedFd<'_>, pipe: BorrowedFd<'_>, len: usize) -> A
 }
 
 /// How many bytes a pipe that is ready has room for. Each that is in it may take a whole slot, which is a page.
-fn room(pipe: BorrowedFd<'_>) -> rustix::io::Result<usize> {
+pub(crate) fn room(pipe: BorrowedFd<'_>) -> rustix::io::Result<usize> {
     let slots = pipe_size(pipe)? / page_size();
     let taken = ioctl_fionread(pipe)? as usize;
     Ok(slots.saturating_sub(taken).max(1) * page_size())
