@@ -133,6 +133,24 @@ class HostilePeersTest < Minitest::Test
     end
   end
 
+  def test_other_fibers_run_beside_a_blocking_socket_with_an_error_queue
+    each_connection do |near, far, what|
+      with_error_queue(near)
+      near.nonblock = false
+      path = tempfile_path
+      ticks = 0
+      copied = nil
+      with_scheduler do
+        Fiber.schedule { copied = IO::Splice.copy_stream(near, path) }
+        Fiber.schedule do
+          20.times { sleep(0.001) && ticks += 1 }
+          far.close_write
+        end
+      end
+      assert_equal [20, 0], [ticks, copied], what
+    end
+  end
+
   def test_a_full_output_with_an_error_queue_does_not_keep_the_processor_busy
     each_connection do |near, far, what|
       with_error_queue(near)

@@ -1,6 +1,8 @@
 use std::os::fd::BorrowedFd;
 
+use rustix::fs::tell;
 use rustix::io::{Result, ioctl_fionread};
+use rustix::param::page_size;
 use rustix::pipe::SpliceFlags;
 
 use crate::attempt::{Attempt, Step, attempt};
@@ -64,7 +66,12 @@ impl Reserved {
         size: u64,
         flags: SpliceFlags,
     ) -> Attempt {
-        let wanted = if self.all { len } else { len.min(room) };
+        // Where a page of the file begins, a slot of the pipe does. What does not fit could not always be given back.
+        let fits = match room / page_size() {
+            0 | 1 => page_size() - tell(fd_in)? as usize % page_size(),
+            slots => (slots - 1) * page_size(),
+        };
+        let wanted = if self.all { len } else { len.min(fits) };
         match self.position.reserve(&mut Linux, fd_in, wanted as u64, size)? as usize {
             // Behind the end that the file claims to have.
             0 => {
