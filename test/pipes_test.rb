@@ -27,8 +27,8 @@ class TestPipes < Minitest::Test
     until_given_back
     source.close
     far.read(there)
-    assert_equal pattern(1000), guarded { far.read(1000) }
-    assert_equal 1000, guarded { copy.value }
+    assert_equal(pattern(1000), guarded { far.read(1000) })
+    assert_equal(1000, guarded { copy.value })
   end
 
   def test_a_stalled_tee_stream_gives_its_pipes_back
@@ -37,13 +37,13 @@ class TestPipes < Minitest::Test
     there = fill_up(ends[1].first)
     copy = thread { IO::Splice.tee_stream(input, *ends.map(&:first)) }
     source << pattern(1000)
-    ends.values_at(0, 2).each { |_, far| assert_equal pattern(1000), guarded { far.read(1000) } }
+    ends.values_at(0, 2).each { |_, far| assert_equal(pattern(1000), guarded { far.read(1000) }) }
     until_given_back
     ends[1].last.read(there)
-    assert_equal pattern(1000), guarded { ends[1].last.read(1000) }
+    assert_equal(pattern(1000), guarded { ends[1].last.read(1000) })
     source << pattern(10)
     source.close
-    assert_equal 1010, guarded { copy.value }
+    assert_equal(1010, guarded { copy.value })
     ends.each { |_, far| assert_equal pattern(10), far.read(10) }
   end
 
@@ -52,12 +52,12 @@ class TestPipes < Minitest::Test
     output, far = unix_pair
     copy = thread { IO::Splice.copy_stream(input, output) }
     source << pattern(1000)
-    assert_equal pattern(1000), guarded { far.read(1000) }
+    assert_equal(pattern(1000), guarded { far.read(1000) })
     until_given_back
     source << pattern(1000)
     source.close
-    assert_equal pattern(1000), guarded { far.read(1000) }
-    assert_equal 2000, guarded { copy.value }
+    assert_equal(pattern(1000), guarded { far.read(1000) })
+    assert_equal(2000, guarded { copy.value })
   end
 
   def test_a_pipe_in_full_use_grows_and_an_idle_one_is_small_again
@@ -92,8 +92,10 @@ class TestPipes < Minitest::Test
     Process::Sys.setuid(nobody.uid)
     before = IO.pipe.first.pipe_size
     ends = Array.new(1000) { UNIXSocket.pair + UNIXSocket.pair }
-    ends.each { |_, front, back| Thread.new { IO::Splice.relay(front, back) } }
-    ends.each { |near,| feed_until_full(near) }
+    ends.each do |near, front, back|
+      Thread.new { IO::Splice.relay(front, back) }
+      feed_until_full(near)
+    end
     until_given_back
     now = IO.pipe.first.pipe_size
     raise "a new pipe has #{now} bytes, not #{before}" if now < before
@@ -113,9 +115,9 @@ class TestPipes < Minitest::Test
   # Whatever was on its way arrives, and more.
   def assert_goes_on(near, far, relay, sent)
     near.close_write
-    assert_equal sent, guarded { far.read.bytesize }
+    assert_equal(sent, guarded { far.read.bytesize })
     far.close_write
-    assert_equal [sent, 0], guarded { relay.value }
+    assert_equal([sent, 0], guarded { relay.value })
   end
 
   # Only the pool's pipes are left, and they are small.
