@@ -237,13 +237,13 @@ impl<K: Kernel> Pump<K> {
         }
     }
 
-    /// How much may be taken at once. Much only if the output takes it at once: it would be held when that stops.
+    /// How much may be taken at once: what the output takes at once, and a little more, which is held when it stops.
     fn room(&mut self, output: BorrowedFd<'_>) -> usize {
         let large = self.in_flight.idle_capacity() > MODEST && !self.plan.file_out;
         match large.then(|| self.kernel.room(output)).flatten() {
             None => usize::MAX,
             Some(0) => 0,
-            Some(room) => room.max(MODEST),
+            Some(room) => room + MODEST,
         }
     }
 
