@@ -69,14 +69,16 @@ impl PooledPipe {
             return;
         }
         self.filled = 0;
-        if self.capacity > MODEST {
+        let Ok(mut idle) = IDLE.try_lock() else { return };
+        if idle.len() == MAX_IDLE {
+            return;
+        }
+        // One may stay large, for copies that follow one another: it is taken first. To grow costs as much as a copy.
+        if idle.last().is_some_and(|pipe| pipe.capacity > MODEST) && self.capacity > MODEST {
             self.resize(MODEST);
         }
-        if let Ok(mut idle) = IDLE.try_lock() {
-            if idle.len() < MAX_IDLE {
-                idle.push(self);
-            }
-        }
+        let place = if self.capacity > MODEST { idle.len() } else { 0 };
+        idle.insert(place, self);
     }
 
     /// Whether it is open, and not the copy that a forked child has closed.
