@@ -60,7 +60,7 @@ class TestPipes < Minitest::Test
     assert_equal(2000, guarded { copy.value })
   end
 
-  def test_a_pipe_in_full_use_grows_and_an_idle_one_is_small_again
+  def test_a_pipe_in_full_use_grows_and_idle_ones_are_small_again_but_for_one
     source, input = tcp_pair
     largest = 0
     File.open(File::NULL, "w") do |null|
@@ -73,7 +73,7 @@ class TestPipes < Minitest::Test
       feeding.join
     end
     assert_operator largest, :>, 65_536
-    assert_operator own_pipe_sizes.max, :<=, MODEST
+    assert_operator own_pipe_sizes.count { |size| size > MODEST }, :<=, 1
   end
 
   def test_with_many_stalled_relays_new_pipes_of_the_user_are_as_large_as_ever
@@ -118,9 +118,11 @@ class TestPipes < Minitest::Test
     assert_equal([sent, 0], guarded { relay.value })
   end
 
-  # Only the pool's pipes are left, and they are small.
+  # Only the pool's pipes are left, and they are small but for one.
   def until_given_back
-    guarded { sleep 0.05 until own_pipe_sizes.then { |sizes| sizes.size <= 4 && sizes.all? { |size| size <= MODEST } } }
+    guarded do
+      sleep 0.05 until own_pipe_sizes.then { |sizes| sizes.size <= 4 && sizes.count { |size| size > MODEST } <= 1 }
+    end
   end
 
   # The capacities of the pipes of the gem, which are those that no IO is for.

@@ -23,9 +23,16 @@ module SpliceTest
     nil
   end
 
-  # Returns once the thread waits in the kernel or elsewhere.
+  # Returns once the thread waits in the kernel or elsewhere. While other threads live each call lets go of the GVL for
+  # a moment, which looks like a wait: so it is looked at more than once.
   def until_asleep(thread)
-    guarded { Thread.pass until thread.stop? }
+    seen = 0
+    guarded do
+      until seen == 4
+        seen = thread.stop? ? seen + 1 : 0
+        seen.zero? ? Thread.pass : sleep(0.0005)
+      end
+    end
     thread
   end
 

@@ -11,7 +11,7 @@ use crate::opened::Opened;
 use crate::park::park;
 use crate::reentry::once;
 use crate::wait::timed_out;
-use crate::without_gvl::{GvlFreeHost, Scheduler, attempt_without_gvl, cleanup_without_gvl, without_gvl};
+use crate::without_gvl::{GvlFreeHost, Scheduler, cleanup_without_gvl, inspect_without_gvl, without_gvl};
 use crate::{error, gvl, number};
 
 const NAME: &str = "copy_stream";
@@ -25,19 +25,11 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let (len, offset) = numbers(ruby, args[2], args[3])?;
     let progress = if ruby.block_given() { Some(ruby.block_proc()?) } else { None };
 
-    let (fd_in, fd_out) = descriptors_for_copy(NAME, &input, &output)?;
+    let (fd_in, _) = descriptors_for_copy(NAME, &input, &output)?;
     let hints =
         Hints { likely_file: offset.is_some() || input.is_file(ruby), can_unread: input.can_unread() };
-    let plan = |fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>| Plan::new(fd_in, fd_out, len, offset, hints);
-    let plan = if gvl::alone() {
-        plan(fd_in, fd_out)
-    } else {
-        // A network or FUSE may take its time to say what a file is.
-        let mut found = Err(Errno::INTR);
-        attempt_without_gvl(NAME, &[input, output], &mut |fds| found = plan(fds[0], fds[1]))?;
-        found
-    };
-    let plan = plan.map_err(|errno| error::errno(errno, NAME, None))?;
+    let plan =
+        inspect_without_gvl(NAME, &[input, output], |fds| Plan::new(fds[0], fds[1], len, offset, hints))?;
     Opened::empty_all(ruby, NAME, Some(fd_in), &args[1..2])?;
     let mut copy = CopyStream::new(plan, len, offset);
     if progress.is_some() {
@@ -128,8 +120,12 @@ fn run(
             Pause::Wait => park(ruby, copy, || scheduler.wait(ruby, NAME, &host, &[input, output]))?,
             Pause::TimedOut(side) => return Err(timed_out(ruby, side)),
             Pause::Failed(errno) => {
-                let why = refusal(Call::Splice, Some(fd_in), fd_out, errno);
-                return Err(error::errno(errno, NAME, why.filter(|_| errno == Errno::INVAL)));
+                let why = if errno == Errno::INVAL {
+                    refusal(Call::Splice, Some(fd_in), fd_out, errno)
+                } else {
+                    None
+                };
+                return Err(error::errno(errno, NAME, why));
             }
         }
     }

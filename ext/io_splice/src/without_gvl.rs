@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use io_splice_core::copy::Host;
-use io_splice_core::{Awaited, EpollSet, Side, Waited, wait_until_any_ready};
+use io_splice_core::{Awaited, EpollSet, Errno, Side, Waited, wait_until_any_ready};
 use magnus::rb_sys::AsRawValue;
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, Value};
@@ -42,6 +42,23 @@ pub fn attempt_without_gvl(
         Err(error) if done && is_close(&error, ends) => Ok(()),
         result => result,
     }
+}
+
+/// Looks at what the ends are. A network or FUSE may take its time to say, so while other threads live that is done without
+/// the GVL.
+pub fn inspect_without_gvl<R>(
+    call: &str,
+    ends: &[End],
+    mut inspect: impl FnMut(&[BorrowedFd<'_>]) -> io_splice_core::Result<R>,
+) -> Result<R, Error> {
+    let mut found = Err(Errno::INTR);
+    if gvl::alone() {
+        let fds = ends.iter().map(|end| descriptor_of(call, end)).collect::<Result<Vec<_>, Error>>()?;
+        found = inspect(&fds);
+    } else {
+        attempt_without_gvl(call, ends, &mut |fds| found = inspect(fds))?;
+    }
+    found.map_err(|errno| error::errno(errno, call, None))
 }
 
 fn is_close(error: &Error, ends: &[End]) -> bool {
