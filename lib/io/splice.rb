@@ -115,8 +115,8 @@ class IO
     #   Moves bytes between a pipe and something else, or between two pipes.
     #
     #   Without an offset the kernel moves the position of a file without its lock: two threads or processes that use
-    #   one open file at once get bytes twice, or overwrite each other's. Give offsets then, or use {copy_stream},
-    #   {full} or {partial}, which keep everybody's bytes.
+    #   one open file at once get bytes twice, or overwrite each other's. Give offsets then, or use
+    #   {Splice.copy_stream}, {Splice.full} or {Splice.partial}, which keep everybody's bytes.
     #
     #   @example Send the head of a file to a socket
     #     r, w = IO.pipe
