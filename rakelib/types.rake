@@ -3,15 +3,21 @@
 # Tests that do not run while each call is checked (see test/types/hooks.rb), and why. What starts other processes,
 # the programs of which are not checked, is left out as well.
 UNCHECKED_FILES = {
+  "continuation" => "a continuation leaves and enters the checks again",
   "copy_interrupts" => "an exception may come between the end of a call and that of its check",
   "core_ext" => "other processes",
   "denied_calls" => "other processes",
+  "descriptors_of_others" => "other processes",
   "examples" => "other processes",
   "faults" => "limits on memory and descriptors, which the checks need too",
   "fork" => "other processes",
   "gc" => "GC.stress, and the number of objects",
+  "gvl" => "other processes",
+  "hostile_peers" => "long, and the calls are those of others",
   "interrupts" => "an exception may come between the end of a call and that of its check",
+  "pipes" => "the number of pipes, of which calls that are left over have some",
   "ractor" => "RBS works in the main Ractor only",
+  "shared_files" => "other processes",
   "shell" => "other processes",
   "vmsplice_memory" => "long, and the calls are those of vmsplice_test",
 }.freeze
