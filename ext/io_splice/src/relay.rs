@@ -9,7 +9,7 @@ use crate::copy::{abort_copy, timeouts};
 use crate::end::{End, descriptors_for_copy, keep_alive};
 use crate::park::park;
 use crate::wait::timed_out;
-use crate::without_gvl::{GvlFreeHost, Scheduler, inspect_without_gvl, without_gvl};
+use crate::without_gvl::{GvlFreeHost, Scheduler, without_gvl};
 use crate::{error, gvl};
 
 const NAME: &str = "relay";
@@ -27,10 +27,9 @@ pub fn relay_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let idle_timeout = seconds(ruby, args[4])?;
 
     let plan = |(input, output): Ends| {
-        descriptors_for_copy(NAME, &input, &output)?;
-        inspect_without_gvl(NAME, &[input, output], |fds| {
-            Plan::new(fds[0], fds[1], None, None, Hints::default())
-        })
+        let (fd_in, fd_out) = descriptors_for_copy(NAME, &input, &output)?;
+        Plan::new(fd_in, fd_out, None, None, Hints::default())
+            .map_err(|errno| error::errno(errno, NAME, None))
     };
     let plans = [plan(ends[0])?, plan(ends[1])?];
     let timeouts = [timeouts(ends[0].0, ends[0].1)?, timeouts(ends[1].0, ends[1].1)?];

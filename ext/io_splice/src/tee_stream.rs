@@ -12,7 +12,7 @@ use crate::opened::Opened;
 use crate::park::park;
 use crate::reentry::once;
 use crate::wait::timed_out;
-use crate::without_gvl::{GvlFreeHost, Scheduler, cleanup_without_gvl, inspect_without_gvl, without_gvl};
+use crate::without_gvl::{GvlFreeHost, Scheduler, cleanup_without_gvl, without_gvl};
 use crate::{error, gvl, number};
 
 const NAME: &str = "tee_stream";
@@ -35,12 +35,8 @@ pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     // They are IOs and numbers, and stay where they are as long as they are arguments.
     let outputs = args[4..].iter().map(end).collect::<Result<Vec<_>, Error>>()?;
 
-    let (fd_in, _) = descriptors(input.as_ref(), &outputs)?;
-    let copy = inspect_without_gvl(NAME, &all_ends(input, &outputs), |fds| {
-        let (fd_in, fds_out) = by_place(fds, &outputs);
-        Ok(TeeStream::new(fd_in, &fds_out, len))
-    })?;
-    let mut copy = copy.map_err(|errno| {
+    let (fd_in, fds_out) = descriptors(input.as_ref(), &outputs)?;
+    let mut copy = TeeStream::new(fd_in, &fds_out, len).map_err(|errno| {
         let why = (errno == Errno::INVAL).then_some("an output is the pipe that is the input");
         error::errno(errno, NAME, why)
     })?;
@@ -96,7 +92,7 @@ struct Work {
 
 impl Work {
     fn run(&mut self, ruby: &Ruby) -> Result<(), Error> {
-        let ends = all_ends(self.input, &self.outputs);
+        let ends: Vec<_> = self.outputs.iter().copied().chain([self.input]).flatten().collect();
         self.read_ahead(ruby)?;
         let mut scheduler = Scheduler::default();
         loop {
@@ -104,8 +100,9 @@ impl Work {
             let mut host = GvlFreeHost::new();
             let mut pause = TeeStreamPause::Interrupted;
             without_gvl(NAME, &ends, &mut |fds| {
-                let (fd_in, fds_out) = by_place(fds, &self.outputs);
-                pause = self.copy.run(fd_in, &fds_out, &mut host);
+                let mut fds = fds.iter().copied();
+                let fds_out: Vec<_> = self.outputs.iter().map(|end| end.and_then(|_| fds.next())).collect();
+                pause = self.copy.run(fds.next(), &fds_out, &mut host);
             })?;
             match pause {
                 TeeStreamPause::Done if self.more_ahead => self.read_ahead(ruby)?,
@@ -193,18 +190,6 @@ impl Work {
         }
         interrupted
     }
-}
-
-/// The outputs that have a descriptor, and then the input.
-fn all_ends(input: Option<End>, outputs: &[Option<End>]) -> Vec<End> {
-    outputs.iter().copied().chain([input]).flatten().collect()
-}
-
-/// The descriptors of [`all_ends`], each in its place again.
-fn by_place<'fd>(fds: &[BorrowedFd<'fd>], outputs: &[Option<End>]) -> Descriptors<'fd> {
-    let mut fds = fds.iter().copied();
-    let fds_out = outputs.iter().map(|end| end.and_then(|_| fds.next())).collect();
-    (fds.next(), fds_out)
 }
 
 /// The descriptors of all ends. What Ruby has still to write is written first.
