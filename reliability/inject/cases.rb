@@ -21,7 +21,9 @@ module Inject
 
   FROM = %i[file pipe unix tcp blocking_pipe blocking_unix proc].freeze
   TO = %i[file append pipe unix tcp blocking_pipe blocking_unix].freeze
-  TO_PIPE = %i[file unix tcp blocking_unix blocking_pipe pipe late_unix late_pipe].product(%i[pipe]).freeze
+  # From a socket in blocking mode a single call goes through memory: what it has taken is lost when the pipe then
+  # refuses it, as only one does whose last reader leaves in that very moment. So there is no `blocking_unix` here.
+  TO_PIPE = %i[file unix tcp blocking_pipe pipe late_unix late_pipe].product(%i[pipe]).freeze
   FROM_PIPE = %i[pipe].product(%i[file unix blocking_unix blocking_pipe]).freeze
 
   module_function

@@ -25,7 +25,8 @@ module Inject
     epoll_create1: %w[EMFILE ENFILE ENOMEM ENOSYS EPERM], epoll_ctl: %w[ENOMEM ENOSPC],
     fcntl: %w[EMFILE EPERM EBUSY ENOMEM EBADF],
     pipe2: %w[EMFILE ENFILE ENOSYS EPERM],
-    lseek: %w[ESPIPE], fstat: %w[ENOMEM EIO], newfstatat: %w[ENOMEM EIO], fstatfs: %w[ENOSYS EIO ENOMEM EINTR],
+    lseek: [], # of a file, which is all that it is asked of, it is never refused
+    fstat: %w[ENOMEM EIO], newfstatat: %w[ENOMEM EIO], fstatfs: %w[ENOSYS EIO ENOMEM EINTR],
     open: OPEN, openat: OPEN, shutdown: %w[ENOTCONN EINVAL],
     mmap: %w[ENOMEM], mremap: %w[ENOMEM EINVAL ENOSYS], madvise: %w[EINVAL ENOMEM], prctl: %w[EINVAL EPERM]
   }.freeze

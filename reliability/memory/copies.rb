@@ -33,7 +33,7 @@ module Memory
     -> { IO::Splice.copy_stream(there, near, 5) + IO::Splice.copy_stream(far, here, 5) }
   end
 
-  kind("copy_stream of an object to a pipe, of the pipe to an object", share: 0.1, objects: 60) do
+  kind("copy_stream of an object to a pipe, of the pipe to an object", share: 0.1, objects: 73) do
     r, w = IO.pipe
     source = StringIO.new("bytes")
     target = StringIO.new
@@ -43,7 +43,7 @@ module Memory
     end
   end
 
-  kind("copy_stream of a path to a path", share: 0.1, objects: 5) { copy("/proc/self/stat", File::NULL) }
+  kind("copy_stream of a path to a path", share: 0.1, objects: 18) { copy("/proc/self/stat", File::NULL) }
 
   kind("copy_stream of what Ruby has read ahead", share: 0.1, objects: 2) do
     r, w = IO.pipe
@@ -60,7 +60,7 @@ module Memory
     -> { IO::Splice.full(from, w, 5000, 0) + IO::Splice.partial(r, NULL, 5000) }
   end
 
-  kind("tee_stream of a pipe to two pipes and an object", share: 0.01, objects: 50) do
+  kind("tee_stream of a pipe to two pipes and an object", share: 0.01, objects: 55) do
     r, w = IO.pipe
     outputs = Array.new(2) { IO.pipe }
     object = StringIO.new

@@ -1,13 +1,13 @@
 use std::os::fd::BorrowedFd;
 
 use io_splice_core::{
-    Attempt, Call, Errno, Flags, Readiness, Reserved, Side, SpliceEnds, Step, ready, refusal, splice_now,
+    Attempt, Call, Errno, Flags, Readiness, Side, SpliceEnds, Step, ready, refusal, splice_now,
 };
 use magnus::{Error, IntoValue, Ruby, Value};
 
 use crate::end::{End, descriptors, keep_alive};
 use crate::wait::Waiter;
-use crate::without_gvl::{attempt_without_gvl, cleanup_without_gvl};
+use crate::without_gvl::attempt_without_gvl;
 use crate::{EAGAIN, error, gvl, number};
 
 /// What a call says when it moved nothing.
@@ -37,30 +37,6 @@ pub fn tee(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
 /// `trytee(io_in, io_out, len, flags = 0)`
 pub fn trytee(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     tee_in(Manner::Try, ruby, args)
-}
-
-/// `splice_reserved(io_in, off_in, io_out, off_out, len, flags)`: as `splice`, and keeps what others do with the same open
-/// file.
-pub fn splice_reserved(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
-    let (transfer, [off_in, _]) = splice_of(Manner::Raise, ruby, args)?;
-    let kernel = transfer.flags.kernel;
-    let mut reserved = Reserved::new(off_in, transfer.flags.waitall);
-    let moved = transfer.run(ruby, |[fd_in, fd_out], len, with_gvl| {
-        let ends = match SpliceEnds::inspect(fd_in, fd_out) {
-            Ok(ends) if with_gvl && !ends.never_block() => return None,
-            Ok(ends) => ends,
-            Err(errno) => return Some(Err(errno)),
-        };
-        Some(reserved.splice(&ends, fd_in, fd_out, len, kernel))
-    });
-    if !reserved.is_pending() {
-        return moved;
-    }
-    let interrupted = cleanup_without_gvl(&[Some(transfer.input)], &mut |fds| {
-        // A file that is closed by now has no position.
-        let _ = fds[0].map(|fd_in| reserved.release(fd_in));
-    });
-    interrupted.and(moved)
 }
 
 fn splice_in(manner: Manner, ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
