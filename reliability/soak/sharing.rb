@@ -6,7 +6,7 @@ module Soak
   class Shared < Operation
     include WithChild
 
-    WAYS = %w[copy_stream full partial tee_stream write].freeze
+    WAYS = %w[copy_stream tee_stream write].freeze
     CYCLE = 15 # no divisor of a page
 
     private
@@ -47,14 +47,11 @@ module Soak
     def put(bytes, way, tasks)
       return @file.write(bytes) if way == "write"
 
-      kind = (way.match?(/full|partial/) ? PIPES : [*streams, :file]).sample(random: tasks.random)
+      kind = [*streams, :file].sample(random: tasks.random)
       source = Source.new(kind, bytes, tasks)
       @statistics.called("#{way} to a shared file")
-      left = bytes.bytesize
       case way
       when "copy_stream" then IO::Splice.copy_stream(source.io, @file)
-      when "full" then IO::Splice.full(source.io, @file, left)
-      when "partial" then left -= IO::Splice.partial(source.io, @file, left) while left.positive?
       else IO::Splice.tee_stream(source.io, @file, File::NULL)
       end
     ensure
@@ -105,7 +102,7 @@ module Soak
 
     def copy(target, len)
       @statistics.called("copy_stream of a portion")
-      target.pipe? && len.even? ? IO::Splice.full(@file, target.io, len) : IO::Splice.copy_stream(@file, target.io, len)
+      IO::Splice.copy_stream(@file, target.io, len)
     end
 
     def check(whole, lengths, arrived)
