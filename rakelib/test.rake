@@ -12,7 +12,8 @@ namespace :test do
     test.description = "Test the gem as its users see it"
     test.libs = %w[lib test]
     test.warning = true
-    test.ruby_opts = ["-rsupport/strict"] # which makes warnings errors, before the first file is parsed
+    # Warnings are errors, before the first file is parsed, and a test that hangs is named.
+    test.ruby_opts = ["-rsupport/strict", "-rsupport/watched"]
     test.test_files = FileList["test/**/*_test.rb"]
   end
 end
