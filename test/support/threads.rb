@@ -57,12 +57,15 @@ module SpliceTest
     thread
   end
 
-  # Returns once the thread is asleep in that call itself, and not in some finalizer before it.
+  # Returns once the thread has been asleep for some time in that call itself, and not in some finalizer before it. While
+  # other threads live, each attempt is without the GVL too, and looks like a wait.
   def until_in(call, thread)
-    guarded { Thread.pass until thread.stop? && thread.backtrace.to_a.first.to_s.match?(/\b#{call}'\z/) }
+    guarded do
+      until_settled(thread)
+      until_settled(thread) until thread.backtrace.to_a.first.to_s.match?(/\b#{call}'\z/)
+    end
     thread
   end
 
-  # While other threads live, each attempt is without the GVL too, and looks like a wait.
-  def until_in_vmsplice(thread) = until_in("vmsplice", until_settled(thread))
+  def until_in_vmsplice(thread) = until_in("vmsplice", thread)
 end
