@@ -456,7 +456,7 @@ class TestInterrupts < Minitest::Test
       paths.zip([content, foreign_content]) { |path, bytes| File.binwrite(path, bytes) }
       @current = File.open(paths.first, mode)
       user = in_a_thread { use_current(&) }
-      reused = Array.new(1000) { change_current(*paths, mode) }
+      reused = Array.new(1000) { |turn| change_current(*paths, mode, turn) }
       assert_includes reused, true
       @stop = true
       thread_value(user)
@@ -475,8 +475,8 @@ class TestInterrupts < Minitest::Test
     end
   end
 
-  # Whether the foreign file got the number.
-  def change_current(good, foreign, mode)
+  # Whether the foreign file got the number. Some of the good ones are open for longer, so that something moves.
+  def change_current(good, foreign, mode, turn)
     number = @current.fileno
     @current.close
     reused = File.open(foreign, mode) do |file|
@@ -484,7 +484,7 @@ class TestInterrupts < Minitest::Test
       file.fileno == number
     end
     @current = File.open(good, mode)
-    Thread.pass
+    (turn % 10).zero? ? sleep(0.0005) : Thread.pass
     reused
   end
 end

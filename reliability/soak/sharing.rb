@@ -115,14 +115,16 @@ module Soak
       @statistics.checked(whole.bytesize)
     end
 
-    # Where they stood, as far as eight bytes in a row tell.
+    # Where they stood, as far as eight bytes in a row tell, which nobody can who is cut off after fewer.
     def places(whole, bytes)
       ranges = []
-      at = 0
+      at = untold = 0
       while bytes.bytesize - at >= 8
-        start = whole.index(bytes.byteslice(at, 8)) or raise Wrong, "what has come was not in the file, from #{at} on"
-        length = @tape.first_difference(whole.byteslice(start..), bytes.byteslice(at..))
-        ranges << (start...(start + length))
+        start = whole.index(bytes.byteslice(at, 8))
+        length = start ? @tape.first_difference(whole.byteslice(start..), bytes.byteslice(at..)) : 1
+        start ? ranges << (start...(start + length)) : untold += 1
+        raise Wrong, "what has come was not in the file, up to #{at}" if untold > 8 * (ranges.size + PORTIONS)
+
         at += length
       end
       ranges
