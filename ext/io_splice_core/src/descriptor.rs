@@ -86,4 +86,9 @@ impl Descriptor {
             _ => false,
         }
     }
+
+    /// Whether both are files of one device; `false` if that is not known.
+    pub fn is_on_device_of(&self, other: &Self) -> bool {
+        matches!((&self.stat, &other.stat), (Some(one), Some(other)) if one.st_dev == other.st_dev)
+    }
 }

@@ -170,8 +170,8 @@ impl InFlight {
         let drained = match &self.place {
             Place::Empty => 0,
             Place::Pipe(pipe, bytes) if write == Write::File => {
-                write_reserved(kernel, output, len.min(*bytes), |kernel, offset| {
-                    kernel.splice(pipe.reader(), None, output, offset, len.min(*bytes))
+                write_reserved(kernel, output, len.min(*bytes), |kernel, offset, len| {
+                    kernel.splice(pipe.reader(), None, output, offset, len)
                 })?
             }
             Place::Pipe(pipe, bytes) => kernel.splice(pipe.reader(), None, output, None, len.min(*bytes))?,

@@ -1,7 +1,7 @@
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
-use rustix::io::Result;
+use rustix::io::{Errno, Result};
 
 use super::Kernel;
 
@@ -76,32 +76,48 @@ impl Position {
                 let end = region.end;
                 let back = end - region.start + in_flight;
                 *self = Self::Kernel;
-                give_back(kernel, input, back, end)
+                give_back(kernel, input, back, end).map(drop)
             }
         }
     }
 }
 
-/// Makes one call that writes at most `len` bytes to a regular file, in a region that is reserved for it.
+/// Writes `len` bytes to a regular file, in a region that is reserved for them, or fewer. `call` writes at most so many at
+/// an offset.
+///
+/// It is called again when somebody has moved on from the end of the region and a signal has cut it short: what was missing
+/// would stay a hole.
 pub(crate) fn write_reserved<K: Kernel>(
     kernel: &mut K,
     output: BorrowedFd<'_>,
     len: usize,
-    call: impl FnOnce(&mut K, Option<&mut u64>) -> Result<usize>,
+    mut call: impl FnMut(&mut K, Option<&mut u64>, usize) -> Result<usize>,
 ) -> Result<usize> {
     let start = kernel.reserve(output, len as u64)?;
+    let end = start + len as u64;
     let mut offset = start;
-    let written = call(kernel, Some(&mut offset));
-    let rest = (len - written.unwrap_or(0)) as u64;
-    give_back(kernel, output, rest, start + len as u64)?;
-    written
+    loop {
+        let rest = (end - offset) as usize;
+        let written = call(kernel, Some(&mut offset), rest);
+        let given_back = give_back(kernel, output, end - offset, end)?;
+        if given_back || !matches!(written, Ok(1..) | Err(Errno::INTR)) {
+            return if offset > start { Ok((offset - start) as usize) } else { written };
+        }
+    }
 }
 
-/// Moves a position back to before the last `len` bytes of a region that ends at `end`, unless somebody else has moved on
-/// from there.
-fn give_back(kernel: &mut impl Kernel, fd: BorrowedFd<'_>, len: u64, end: u64) -> Result<()> {
-    if len > 0 && kernel.seek_back(fd, len)? != end - len {
+/// Moves a position back to before the last `len` bytes of a region that ends at `end`; `false` if somebody else has moved
+/// on from there. Nobody can do both in one call, so the position is looked at first.
+fn give_back(kernel: &mut impl Kernel, fd: BorrowedFd<'_>, len: u64, end: u64) -> Result<bool> {
+    if len == 0 {
+        return Ok(true);
+    }
+    if kernel.reserve(fd, 0)? != end {
+        return Ok(false);
+    }
+    let given_back = kernel.seek_back(fd, len)? == end - len;
+    if !given_back {
         kernel.reserve(fd, len)?;
     }
-    Ok(())
+    Ok(given_back)
 }

@@ -263,18 +263,18 @@ impl<K: Kernel> Pump<K> {
         let portion = self.portion(len);
         let route = self.plan.routes[0];
         let to_file = self.plan.file_out;
-        let (kernel, offset) = (&mut self.kernel, self.position.offset());
+        let (kernel, mut offset) = (&mut self.kernel, self.position.offset());
         let moved = match route {
-            Route::CopyFileRange if to_file => write_reserved(kernel, output, len, |kernel, off_out| {
-                kernel.copy_file_range(input, offset, output, off_out, len)
+            Route::CopyFileRange if to_file => write_reserved(kernel, output, len, |kernel, off_out, len| {
+                kernel.copy_file_range(input, offset.as_deref_mut(), output, off_out, len)
             }),
             Route::CopyFileRange => kernel.copy_file_range(input, offset, output, None, len),
             Route::Sendfile => kernel.sendfile(input, offset, output, portion),
             // How much a pipe has is asked for first, so that no more of the file is reserved.
             Route::Splice if to_file => match kernel.available(input)?.min(portion) {
                 0 => return self.fill_buffer(input, len),
-                len => write_reserved(kernel, output, len, |kernel, off_out| {
-                    kernel.splice(input, offset, output, off_out, len)
+                len => write_reserved(kernel, output, len, |kernel, off_out, len| {
+                    kernel.splice(input, offset.as_deref_mut(), output, off_out, len)
                 }),
             },
             Route::Splice | Route::PipeToPipe => kernel.splice(input, offset, output, None, portion),

@@ -128,6 +128,9 @@ impl Plan {
             socket_out: to.kind() == FileType::Socket,
             ..Self::UNKNOWN
         };
+        if routes[0] == Route::CopyFileRange && !from.is_on_device_of(&to) && is_refused(fd_in, fd_out) {
+            plan.routes = &routes[1..];
+        }
         plan.describe_input(fd_in, &from);
         plan.file_out &= limit.is_none();
         Ok(plan)
@@ -250,6 +253,13 @@ fn choose(
 
 fn via_pipe_unless(through_memory: bool) -> &'static [Route] {
     if through_memory { &[Route::ReadWrite] } else { &[Route::ViaPipe, Route::ReadWrite] }
+}
+
+/// Whether copy_file_range(2) does not copy between these two. It is asked with a length of 0, before anything is reserved
+/// for what it then would not write.
+fn is_refused(fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>) -> bool {
+    let copied = rustix::fs::copy_file_range(fd_in, None, fd_out, None, 0);
+    copied.is_err_and(|errno| Route::CopyFileRange.refused(errno))
 }
 
 /// From a UNIX to a TCP socket, splice costs twice the time of reading and writing: it passes on the pages of
