@@ -189,21 +189,23 @@ fn enter(region: Region, data: *mut c_void, _file: *mut rb_sys::rb_io_t, _fd: i3
 }
 
 /// The current thread, to ask from outside of the GVL whether it is wanted.
-#[derive(Clone, Copy)]
-pub struct CurrentThread(rb_sys::VALUE);
+///
+/// Ruby looks through its Thread object for that, and while another thread compacts the heap, reading an object without the
+/// GVL is a segmentation fault. So here is a copy of what it reads: the object with its pointer to the thread.
+pub struct CurrentThread(rb_sys::RTypedData);
 
 impl CurrentThread {
     /// The thread that calls this, with the GVL.
     pub fn new() -> Self {
-        // SAFETY: it only looks up what runs.
-        Self(unsafe { rb_sys::rb_thread_current() })
+        // SAFETY: it only looks up what runs; its object is typed data.
+        Self(unsafe { std::ptr::read(rb_sys::rb_thread_current() as *const rb_sys::RTypedData) })
     }
 
     /// Whether a signal, `Thread#raise`, `Thread#kill` or a close waits for this thread.
-    pub fn interrupted(self) -> bool {
-        // SAFETY: the thread is alive, since it is the one that asks; Ruby made this to be asked
-        // without the GVL.
-        unsafe { rb_sys::rb_thread_interrupted(self.0) != 0 }
+    pub fn interrupted(&self) -> bool {
+        // SAFETY: Ruby made this to be asked without the GVL. It looks at the type of the object and follows the pointer, to a
+        // thread that is alive, since it is the one that asks.
+        unsafe { rb_sys::rb_thread_interrupted(&raw const self.0 as VALUE) != 0 }
     }
 }
 
