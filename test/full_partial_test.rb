@@ -155,4 +155,21 @@ class TestFullPartial < Minitest::Test
       assert_raises(IOError) { guarded { copy.value } }
     end
   end
+
+  def test_bytes_that_come_while_it_looks_are_not_the_end
+    20.times do
+      r, w = pipe
+      writer = in_a_thread do
+        pattern(3000).each_char.each_slice(3) { |bytes| w.write(bytes.join) }
+        w.close
+      end
+      file = tempfile
+
+      assert_equal 3000, IO::Splice.full(r, file, 3000)
+      assert_nil IO::Splice.partial(r, file, 1)
+      file.rewind
+      assert_bytes pattern(3000), file.read
+      thread_value(writer)
+    end
+  end
 end

@@ -415,7 +415,7 @@ class TestPartialWrite < Minitest::Test
     moving.kill
 
     assert_nil(guarded { moving.value })
-    assert_bytes pattern(300), guarded { out.readpartial(ALL) }
+    assert_bytes pattern(300), (guarded { out.readpartial(ALL) })
   end
 
   def test_tee_in_the_middle

@@ -84,6 +84,30 @@ class SharedFilesTest < Minitest::Test
     end
   end
 
+  %i[full partial].each do |call|
+    define_method("test_threads_that_take_portions_of_one_file_by_#{call}_get_each_byte_once") do
+      File.binwrite(path("source"), Array.new(200_000) { |number| [number].pack("N") }.join)
+      source = File.open(path("source"))
+      closing(source)
+      takers = Array.new(4) { in_a_thread { take_portions(source, call) } }
+      numbers = takers.flat_map { |thread| thread_value(thread).unpack("N*") }
+      assert_equal (0...200_000).to_a, numbers.sort
+      assert_equal 800_000, source.pos
+    end
+
+    define_method("test_records_that_threads_move_to_one_file_by_#{call}_are_all_kept") do
+      target = File.open(path("log"), "w")
+      closing(target)
+      movers = %w[a b c d].map do |name|
+        in_a_thread do
+          RECORDS.times { with_source(:pipe, name * RECORD) { |source| move(source, target, call, RECORD) } }
+        end
+      end
+      movers.each { |thread| thread_value(thread) }
+      assert_records(%w[a b c d], RECORDS)
+    end
+  end
+
   def test_threads_that_copy_the_rest_of_one_file_get_each_byte_once
     File.binwrite(path("source"), pattern(4_000_000))
     source = File.open(path("source"))
@@ -173,6 +197,24 @@ class SharedFilesTest < Minitest::Test
   def path(name) = File.join(@dir, name)
 
   def copy(...) = IO::Splice.copy_stream(...)
+
+  def move(source, target, call, len)
+    return IO::Splice.full(source, target, len) if call == :full
+
+    len -= IO::Splice.partial(source, target, len) while len.positive?
+  end
+
+  # Through a pipe that is smaller than a portion, and read slowly.
+  def take_portions(source, call)
+    reader, writer = IO.pipe
+    writer.pipe_size = 4096
+    taken = Thread.new { reader.read }
+    50.times { call == :full ? IO::Splice.full(source, writer, 4000) : move(source, writer, call, 4000) }
+    writer.close
+    taken.value
+  ensure
+    [reader, writer].each(&:close)
+  end
 
   # Each byte of the log is of somebody, and each of them has all of theirs.
   def assert_records(names, count)

@@ -116,7 +116,7 @@ class IO
     #
     #   Without an offset the kernel moves the position of a file without its lock: two threads or processes that use
     #   one open file at once get bytes twice, or overwrite each other's. Give offsets then, or use
-    #   {Splice.copy_stream}, which keeps everybody's bytes.
+    #   {Splice.copy_stream}, {Splice.full} or {Splice.partial}, which keep everybody's bytes.
     #
     #   @example Send the head of a file to a socket
     #     r, w = IO.pipe

@@ -6,7 +6,7 @@ module Soak
   class Shared < Operation
     include WithChild
 
-    WAYS = %w[copy_stream tee_stream write].freeze
+    WAYS = %w[copy_stream tee_stream full partial write].freeze
     CYCLE = 15 # no divisor of a page
 
     private
@@ -47,15 +47,21 @@ module Soak
     def put(bytes, way, tasks)
       return @file.write(bytes) if way == "write"
 
-      kind = [*streams, :file].sample(random: tasks.random)
+      kind = (%w[full partial].include?(way) ? PIPES : [*streams, :file]).sample(random: tasks.random)
       source = Source.new(kind, bytes, tasks)
       @statistics.called("#{way} to a shared file")
-      case way
-      when "copy_stream" then IO::Splice.copy_stream(source.io, @file)
-      else IO::Splice.tee_stream(source.io, @file, File::NULL)
-      end
+      move(way, source.io, bytes.bytesize)
     ensure
       source&.finish
+    end
+
+    def move(way, source, size)
+      case way
+      when "copy_stream" then IO::Splice.copy_stream(source, @file)
+      when "tee_stream" then IO::Splice.tee_stream(source, @file, File::NULL)
+      when "full" then IO::Splice.full(source, @file, size)
+      when "partial" then size -= IO::Splice.partial(source, @file, size) while size.positive?
+      end
     end
 
     def check(base, sizes)
@@ -86,7 +92,8 @@ module Soak
       targets = lengths.each_slice(PORTIONS).map { target(one_of([*streams, :file, :append])) }
       doing("portions of #{lengths} bytes of one file to #{targets.map(&:kind)}")
       copies = targets.zip(lengths.each_slice(PORTIONS)).map do |target, portions|
-        tasks.go { portions.each { |len| copy(target, len) } }
+        way = PIPES.include?(target.kind) ? one_of(%w[copy_stream full partial]) : "copy_stream"
+        tasks.go { portions.each { |len| copy(way, target.io, len) } }
       end
       copies.each { |copy| tasks.value_of(copy) }
       equal(whole.bytesize, @file.pos, "the position")
@@ -100,9 +107,13 @@ module Soak
       [0, size, *cuts].sort.each_cons(2).map { |from, to| to - from }
     end
 
-    def copy(target, len)
-      @statistics.called("copy_stream of a portion")
-      IO::Splice.copy_stream(@file, target.io, len)
+    def copy(way, target, len)
+      @statistics.called("#{way} of a portion")
+      case way
+      when "copy_stream" then IO::Splice.copy_stream(@file, target, len)
+      when "full" then IO::Splice.full(@file, target, len)
+      when "partial" then len -= IO::Splice.partial(@file, target, len) while len.positive?
+      end
     end
 
     def check(whole, lengths, arrived)

@@ -57,7 +57,7 @@ module SpliceTest
     thread
   end
 
-  # Returns once the thread has been asleep for some time in that call itself, and not in some finalizer before it. While
+  # Returns once the thread has been asleep for a while in that call itself, and not in some finalizer before it. While
   # other threads live, each attempt is without the GVL too, and looks like a wait.
   def until_in(call, thread)
     guarded do

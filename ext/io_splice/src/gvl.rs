@@ -192,13 +192,13 @@ fn enter(region: Region, data: *mut c_void, _file: *mut rb_sys::rb_io_t, _fd: i3
 ///
 /// Ruby looks through its Thread object for that, and while another thread compacts the heap, reading an object without the
 /// GVL is a segmentation fault. So here is a copy of what it reads: the object with its pointer to the thread.
-pub struct CurrentThread(rb_sys::RTypedData);
+pub struct CurrentThread(rb_sys::stable::RTypedData);
 
 impl CurrentThread {
     /// The thread that calls this, with the GVL.
     pub fn new() -> Self {
         // SAFETY: it only looks up what runs; its object is typed data.
-        Self(unsafe { std::ptr::read(rb_sys::rb_thread_current() as *const rb_sys::RTypedData) })
+        Self(unsafe { std::ptr::read(rb_sys::rb_thread_current() as *const rb_sys::stable::RTypedData) })
     }
 
     /// Whether a signal, `Thread#raise`, `Thread#kill` or a close waits for this thread.

@@ -66,6 +66,7 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     let copying = splice.define_module("Copying")?;
     copying.define_singleton_method("copy_between", function!(copy::copy_between, -1))?;
     copying.define_singleton_method("tee_between", function!(tee_stream::tee_between, -1))?;
+    copying.define_singleton_method("splice_reserved", function!(transfer::splice_reserved, -1))?;
     copying.define_singleton_method("relay_between", function!(relay::relay_between, -1))?;
     let opened = copying.define_class("Opened", ruby.class_object())?;
     opened.undef_default_alloc_func();

@@ -1,13 +1,13 @@
 use std::os::fd::BorrowedFd;
 
 use io_splice_core::{
-    Attempt, Call, Errno, Flags, Readiness, Side, SpliceEnds, Step, ready, refusal, splice_now,
+    Attempt, Call, Errno, Flags, Readiness, Reserved, Side, SpliceEnds, Step, ready, refusal, splice_now,
 };
 use magnus::{Error, IntoValue, Ruby, Value};
 
 use crate::end::{End, descriptors, keep_alive};
 use crate::wait::Waiter;
-use crate::without_gvl::attempt_without_gvl;
+use crate::without_gvl::{attempt_without_gvl, cleanup_without_gvl};
 use crate::{EAGAIN, error, gvl, number};
 
 /// What a call says when it moved nothing.
@@ -39,51 +39,102 @@ pub fn trytee(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     tee_in(Manner::Try, ruby, args)
 }
 
-fn splice_in(manner: Manner, ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
-    let (transfer, [mut off_in, mut off_out]) = splice_of(manner, ruby, args)?;
-    let kernel = transfer.flags.kernel;
-    transfer.run(ruby, |[fd_in, fd_out], len, with_gvl| {
-        let ends = match SpliceEnds::inspect(fd_in, fd_out) {
-            Ok(ends) if with_gvl && !ends.never_block() => return None,
-            Ok(ends) => ends,
-            Err(errno) => return Some(Err(errno)),
-        };
-        Some(splice_now(&ends, fd_in, off_in.as_mut(), fd_out, off_out.as_mut(), len, kernel))
+/// `splice_reserved(io_in, off_in, io_out, off_out, len, flags = 0)`: as `splice`, and everybody's bytes are kept who uses the
+/// position of the same file.
+pub fn splice_reserved(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
+    splice_by(Manner::Raise, ruby, args, |[off_in, _], flags| {
+        Moves::Reserved(Reserved::new(off_in, flags.waitall))
     })
 }
 
-fn splice_of(manner: Manner, ruby: &Ruby, args: &[Value]) -> Result<(Transfer, [Option<u64>; 2]), Error> {
+fn splice_in(manner: Manner, ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
+    splice_by(manner, ruby, args, |[off_in, off_out], _| Moves::Splice { off_in, off_out })
+}
+
+fn splice_by(
+    manner: Manner,
+    ruby: &Ruby,
+    args: &[Value],
+    moves: impl FnOnce([Option<u64>; 2], Flags) -> Moves,
+) -> Result<Value, Error> {
     error::check_arity(ruby, args.len(), 5..=6)?;
-    let off_in = number::offset(ruby, "off_in", args[1])?;
-    let off_out = number::offset(ruby, "off_out", args[3])?;
-    let transfer = Transfer {
-        call: Call::Splice,
-        input: End::new(ruby, args[0], Side::Input)?,
-        output: End::new(ruby, args[2], Side::Output)?,
-        len: number::length(ruby, "length", args[4])?,
-        flags: number::flags(ruby, Call::Splice.name(), args.get(5).copied())?,
-        manner,
-    };
-    Ok((transfer, [off_in, off_out]))
+    let offsets = [number::offset(ruby, "off_in", args[1])?, number::offset(ruby, "off_out", args[3])?];
+    let (input, output) = (End::new(ruby, args[0], Side::Input)?, End::new(ruby, args[2], Side::Output)?);
+    let len = number::length(ruby, "length", args[4])?;
+    let flags = number::flags(ruby, Call::Splice.name(), args.get(5).copied())?;
+    Transfer { call: Call::Splice, moves: moves(offsets, flags), input, output, len, flags, manner }.run(ruby)
 }
 
 fn tee_in(manner: Manner, ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     error::check_arity(ruby, args.len(), 3..=4)?;
-    let transfer = Transfer {
+    Transfer {
         call: Call::Tee,
+        moves: Moves::Tee,
         input: End::new(ruby, args[0], Side::Input)?,
         output: End::new(ruby, args[1], Side::Output)?,
         len: number::length(ruby, "length", args[2])?,
         flags: number::flags(ruby, Call::Tee.name(), args.get(3).copied())?,
         manner,
-    };
-    let kernel = transfer.flags.kernel;
-    transfer.run(ruby, |[fd_in, fd_out], len, _| Some(io_splice_core::tee(fd_in, fd_out, len, kernel)))
+    }
+    .run(ruby)
+}
+
+/// What moves the bytes, and where it stands.
+enum Moves {
+    Splice { off_in: Option<u64>, off_out: Option<u64> },
+    Reserved(Reserved),
+    Tee,
+}
+
+impl Moves {
+    /// Makes one attempt. With the GVL it is none where that may have to wait.
+    fn attempt(
+        &mut self,
+        [fd_in, fd_out]: [BorrowedFd<'_>; 2],
+        len: usize,
+        flags: Flags,
+        with_gvl: bool,
+    ) -> Option<Attempt> {
+        if let Self::Tee = self {
+            return Some(io_splice_core::tee(fd_in, fd_out, len, flags.kernel));
+        }
+        let ends = match SpliceEnds::inspect(fd_in, fd_out) {
+            Ok(ends) if with_gvl && !ends.never_block() => return None,
+            Ok(ends) => ends,
+            Err(errno) => return Some(Err(errno)),
+        };
+        Some(match self {
+            Self::Splice { off_in, off_out } => {
+                splice_now(&ends, fd_in, off_in.as_mut(), fd_out, off_out.as_mut(), len, flags.kernel)
+            }
+            Self::Reserved(reserved) => reserved.splice(&ends, fd_in, fd_out, len, flags.kernel),
+            Self::Tee => io_splice_core::tee(fd_in, fd_out, len, flags.kernel),
+        })
+    }
+
+    /// Whether a part of a file is reserved that has not been moved.
+    fn is_pending(&self) -> bool {
+        matches!(self, Self::Reserved(reserved) if reserved.is_pending())
+    }
+
+    /// After an error: what is reserved is others' again. Another interrupt is the error then.
+    fn release(&mut self, input: End) -> Result<(), Error> {
+        match self {
+            Self::Reserved(reserved) if reserved.is_pending() => {
+                cleanup_without_gvl(&[Some(input)], &mut |fds| {
+                    // A file that is closed by now has no position.
+                    let _ = fds[0].map(|fd_in| reserved.release(fd_in));
+                })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A call with its arguments understood.
 struct Transfer {
     call: Call,
+    moves: Moves,
     input: End,
     output: End,
     len: usize,
@@ -101,38 +152,28 @@ struct Outcome {
 }
 
 impl Transfer {
-    /// Makes attempts until one of them, or with `WAITALL` all of them together, moved enough. `attempt` is asked with the GVL,
-    /// for `None` where it may have to wait, and without.
-    fn run(
-        &self,
-        ruby: &Ruby,
-        attempt: impl FnMut([BorrowedFd<'_>; 2], usize, bool) -> Option<Attempt>,
-    ) -> Result<Value, Error> {
+    /// Makes attempts until one of them, or with `WAITALL` all of them together, moved enough.
+    fn run(mut self, ruby: &Ruby) -> Result<Value, Error> {
         let mut moved = 0;
-        let result = self.run_on(ruby, attempt, &mut moved);
+        let result = self.run_on(ruby, &mut moved);
+        let result = self.moves.release(self.input).and(result);
         keep_alive(&self.input);
         keep_alive(&self.output);
         result.map_err(|error| error::partial_write(ruby, error, moved))
     }
 
-    fn run_on(
-        &self,
-        ruby: &Ruby,
-        mut attempt: impl FnMut([BorrowedFd<'_>; 2], usize, bool) -> Option<Attempt>,
-        moved: &mut usize,
-    ) -> Result<Value, Error> {
+    fn run_on(&mut self, ruby: &Ruby, moved: &mut usize) -> Result<Value, Error> {
+        let (input, output) = (self.input, self.output);
         let mut waiter = Waiter::default();
         while *moved < self.len {
-            let ends = descriptors(ruby, self.call.name(), &self.input, &self.output, !self.waits())?;
+            let ends = descriptors(ruby, self.call.name(), &input, &output, !self.waits())?;
             let Some((fd_in, fd_out)) = ends else {
                 if *moved > 0 {
                     break;
                 }
                 return self.would_block(ruby);
             };
-            let len = self.len - *moved;
-            let (outcome, interrupted) =
-                self.attempt([fd_in, fd_out], |fds, with_gvl| attempt(fds, len, with_gvl));
+            let (outcome, interrupted) = self.attempt([fd_in, fd_out], self.len - *moved);
             let Some(Outcome { attempt, ready, why }) = outcome else {
                 interrupted?;
                 continue;
@@ -143,7 +184,7 @@ impl Transfer {
             interrupted?;
             match attempt {
                 Ok(Step::Moved(_)) => {
-                    if !self.flags.waitall {
+                    if !self.flags.waitall && !self.moves.is_pending() {
                         break;
                     }
                     waiter.moved();
@@ -154,7 +195,7 @@ impl Transfer {
                 Ok(Step::WouldBlock) if !self.waits() && *moved > 0 => break,
                 Ok(Step::WouldBlock) if !self.waits() => return self.would_block(ruby),
                 Ok(Step::WouldBlock) => {
-                    waiter.wait(ruby, self.call.name(), ready, self.input, self.output)?;
+                    waiter.wait(ruby, self.call.name(), ready, input, output)?;
                 }
                 Err(Errno::INTR) => gvl::check_interrupts()?,
                 Err(errno) => return Err(error::transfer(errno, self.call.name(), why, *moved)),
@@ -165,30 +206,27 @@ impl Transfer {
 
     /// Makes one attempt. Another thread could wait for the GVL as long as the kernel waits: for the disk, or for somebody
     /// who holds the lock of a pipe. Alone, it is only let go of where signals are to end that.
-    fn attempt(
-        &self,
-        fds: [BorrowedFd<'_>; 2],
-        mut attempt: impl FnMut([BorrowedFd<'_>; 2], bool) -> Option<Attempt>,
-    ) -> (Option<Outcome>, Result<(), Error>) {
-        let outcome = |attempt, [fd_in, fd_out]: [BorrowedFd<'_>; 2]| {
+    fn attempt(&mut self, fds: [BorrowedFd<'_>; 2], len: usize) -> (Option<Outcome>, Result<(), Error>) {
+        let (call, flags, waits) = (self.call, self.flags, self.waits());
+        let ends = [self.input, self.output];
+        let mut attempt = |fds: [BorrowedFd<'_>; 2], with_gvl| {
+            let attempt = self.moves.attempt(fds, len, flags, with_gvl)?;
             let (mut ready_ends, mut why) = (None, None);
             match attempt {
-                Ok(Step::WouldBlock) if self.waits() => ready_ends = ready(fd_in, fd_out).ok(),
-                Err(errno) if errno != Errno::INTR => why = refusal(self.call, Some(fd_in), fd_out, errno),
+                Ok(Step::WouldBlock) if waits => ready_ends = ready(fds[0], fds[1]).ok(),
+                Err(errno) if errno != Errno::INTR => why = refusal(call, Some(fds[0]), fds[1], errno),
                 _ => {}
             }
-            Outcome { attempt, ready: ready_ends, why }
+            Some(Outcome { attempt, ready: ready_ends, why })
         };
         if gvl::alone() {
-            if let Some(attempt) = attempt(fds, true) {
-                return (Some(outcome(attempt, fds)), Ok(()));
+            if let Some(outcome) = attempt(fds, true) {
+                return (Some(outcome), Ok(()));
             }
         }
         let mut found = None;
-        let interrupted = attempt_without_gvl(self.call.name(), &[self.input, self.output], &mut |fds| {
-            let fds = [fds[0], fds[1]];
-            found = attempt(fds, false).map(|attempt| outcome(attempt, fds));
-        });
+        let interrupted =
+            attempt_without_gvl(call.name(), &ends, &mut |fds| found = attempt([fds[0], fds[1]], false));
         (found, interrupted)
     }
 

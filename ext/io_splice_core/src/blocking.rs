@@ -1,6 +1,6 @@
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, OFlags};
 
 use crate::descriptor::Descriptor;
 
@@ -33,6 +33,10 @@ pub fn may_block(fd: BorrowedFd<'_>) -> rustix::io::Result<MayBlock> {
 pub struct SpliceEnds {
     pub(crate) may_block: [MayBlock; 2],
     pub(crate) socket_in: bool,
+    /// The size of an input that is a regular file.
+    pub(crate) file_in: Option<u64>,
+    /// It is from a pipe that is open for reading to a regular file.
+    pub(crate) pipe_to_file: bool,
 }
 
 impl SpliceEnds {
@@ -41,12 +45,15 @@ impl SpliceEnds {
     pub fn inspect(fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>) -> rustix::io::Result<Self> {
         let input = Descriptor::inspect(fd_in)?;
         let output = if input.is_pipe() { Some(Descriptor::inspect(fd_out)?) } else { None };
+        let is_file = |descriptor: &Descriptor| descriptor.kind() == FileType::RegularFile;
         Ok(Self {
             may_block: [
                 may_block_of(fd_in, &input),
                 output.as_ref().map_or(MayBlock::Never, |output| may_block_of(fd_out, output)),
             ],
             socket_in: input.kind() == FileType::Socket,
+            file_in: is_file(&input).then(|| input.size()),
+            pipe_to_file: input.access() != OFlags::WRONLY && output.as_ref().is_some_and(is_file),
         })
     }
 

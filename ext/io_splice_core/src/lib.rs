@@ -32,6 +32,7 @@ mod refusal;
 mod room;
 mod splice;
 mod splice_now;
+mod splice_reserved;
 mod tee;
 mod terminal;
 mod vmsplice;
@@ -51,6 +52,7 @@ pub use ready::{Awaited, Readiness, Side, Waited, ready, wait_until_any_ready, w
 pub use refusal::{Call, refusal};
 pub use splice::splice;
 pub use splice_now::splice_now;
+pub use splice_reserved::Reserved;
 pub use tee::tee;
 pub use vmsplice::{accepts_pages, vmsplice_pages, write_snapshot};
 pub use write::write_now;

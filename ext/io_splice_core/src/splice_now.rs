@@ -131,7 +131,7 @@ fn socket_to_pipe(socket: BorrowedFd<'_>, pipe: BorrowedFd<'_>, len: usize) -> A
 }
 
 /// How many bytes a pipe that is ready has room for. Each that is in it may take a whole slot, which is a page.
-fn room(pipe: BorrowedFd<'_>) -> rustix::io::Result<usize> {
+pub(crate) fn room(pipe: BorrowedFd<'_>) -> rustix::io::Result<usize> {
     let slots = pipe_size(pipe)? / page_size();
     let taken = ioctl_fionread(pipe)? as usize;
     Ok(slots.saturating_sub(taken).max(1) * page_size())

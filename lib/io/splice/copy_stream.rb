@@ -75,7 +75,7 @@ class IO
     # @raise [SystemCallError, IOError, ArgumentError, RangeError, TypeError] as {splice}
     # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
     def self.full(src, dst, len, src_offset = nil)
-      moved = splice(src, src_offset, dst, nil, len, WAITALL)
+      moved = Copying.splice_reserved(src, src_offset, dst, nil, len, WAITALL)
       raise EOFError, "end of file reached after #{moved} of #{len} bytes" if moved < len
 
       moved
@@ -96,7 +96,7 @@ class IO
     # @raise [SystemCallError, IOError, ArgumentError, RangeError, TypeError] as {splice}
     # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
     def self.partial(src, dst, len, src_offset = nil)
-      splice(src, src_offset, dst, nil, len)
+      Copying.splice_reserved(src, src_offset, dst, nil, len)
     rescue EOFError
       nil
     end

@@ -80,6 +80,16 @@ impl Position {
             }
         }
     }
+
+    /// Moves the position of the file back to behind what was taken. A region stays if somebody else has moved on from there.
+    pub fn try_release(&mut self, kernel: &mut impl Kernel, input: BorrowedFd<'_>) -> Result<()> {
+        if let Self::Reserved(region) = self {
+            if give_back(kernel, input, region.end - region.start, region.end)? {
+                *self = Self::Kernel;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Writes `len` bytes to a regular file, in a region that is reserved for them, or fewer. `call` writes at most so many at
