@@ -11,6 +11,7 @@ UNCHECKED_FILES = {
   "examples" => "other processes",
   "faults" => "limits on memory and descriptors, which the checks need too",
   "fork" => "other processes",
+  "fuse" => "other processes",
   "gc" => "GC.stress, and the number of objects",
   "gvl" => "other processes",
   "hostile_peers" => "long, and the calls are those of others",

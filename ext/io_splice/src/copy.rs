@@ -25,12 +25,12 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let (len, offset) = numbers(ruby, args[2], args[3])?;
     let progress = if ruby.block_given() { Some(ruby.block_proc()?) } else { None };
 
-    let (fd_in, _) = descriptors_for_copy(NAME, &input, &output)?;
+    descriptors_for_copy(NAME, &input, &output)?;
     let hints =
         Hints { likely_file: offset.is_some() || input.is_file(ruby), can_unread: input.can_unread() };
     let plan =
         inspect_without_gvl(NAME, &[input, output], |fds| Plan::new(fds[0], fds[1], len, offset, hints))?;
-    Opened::empty_all(ruby, NAME, Some(fd_in), &args[1..2])?;
+    Opened::empty_all(ruby, NAME, Some(&input), &args[1..2])?;
     let mut copy = CopyStream::new(plan, len, offset);
     if progress.is_some() {
         copy.report();
@@ -73,13 +73,13 @@ pub fn check_ends(ruby: &Ruby, args: &[Value]) -> Result<(), Error> {
             continue;
         }
         let end = End::new(ruby, *value, side)?;
-        let (fd, _) = descriptors_for_copy(call, &end, &end)?;
-        let checked = match side {
-            Side::Input => io_splice_core::check_input(fd, offset),
-            Side::Output => io_splice_core::check_output(fd),
-        };
+        descriptors_for_copy(call, &end, &end)?;
+        let checked = inspect_without_gvl(call, &[end], |fds| match side {
+            Side::Input => io_splice_core::check_input(fds[0], offset),
+            Side::Output => io_splice_core::check_output(fds[0]),
+        });
         keep_alive(&end);
-        checked.map_err(|errno| error::errno(errno, call, None))?;
+        checked?;
     }
     Ok(())
 }

@@ -9,6 +9,8 @@ use magnus::typed_data::Obj;
 use magnus::value::ReprValue;
 use magnus::{DataTypeFunctions, Error, RString, Ruby, TryConvert, TypedData, Value};
 
+use crate::end::End;
+use crate::without_gvl::inspect_without_gvl;
 use crate::{error, gvl};
 
 /// A file that a copy has opened. It is no File of Ruby's, because an interrupt can make that forget its descriptor,
@@ -65,30 +67,28 @@ impl Opened {
     /// `empty`: a file that was there before loses its content, once. A copy does that when nothing else can be wrong.
     pub fn empty(&self) -> Result<(), Error> {
         if !self.emptied.load(Ordering::Relaxed) {
-            let fd = self.borrow();
-            let detail = self.path.to_string_lossy();
-            uninterrupted(
-                || io_splice_core::empty(fd),
-                |errno| error::errno(errno, "ftruncate", Some(&detail)),
-            )?;
+            // A file system may take its time. Interrupts are raised before it, or it goes on.
+            loop {
+                match gvl::without(|| io_splice_core::empty(self.borrow())) {
+                    Some(Ok(())) => break,
+                    None | Some(Err(Errno::INTR)) => gvl::check_interrupts()?,
+                    Some(Err(errno)) => {
+                        return Err(error::errno(errno, "ftruncate", Some(&self.path.to_string_lossy())));
+                    }
+                }
+            }
             self.emptied.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
 
     /// Empties those of the targets that were opened, unless one of them is the very file that is to be copied.
-    pub fn empty_all(
-        ruby: &Ruby,
-        call: &str,
-        input: Option<BorrowedFd<'_>>,
-        targets: &[Value],
-    ) -> Result<(), Error> {
+    pub fn empty_all(ruby: &Ruby, call: &str, input: Option<&End>, targets: &[Value]) -> Result<(), Error> {
         let opened: Vec<_> = targets.iter().filter_map(|target| Self::from_value(ruby, *target)).collect();
         for target in &opened {
             let Some(input) = input else { continue };
             let fd = target.borrow();
-            let is_same = || io_splice_core::is_same_regular_file(input, fd);
-            if uninterrupted(is_same, |errno| error::errno(errno, call, None))? {
+            if inspect_without_gvl(call, &[*input], |fds| io_splice_core::is_same_regular_file(fds[0], fd))? {
                 return Err(error::same_file(ruby, call, &target.path.to_string_lossy()));
             }
         }
@@ -114,19 +114,5 @@ impl Opened {
             interrupted = gvl::without_or_raise(|| drop(fd.take())).and(interrupted);
         }
         interrupted
-    }
-}
-
-/// A system call without the GVL, since a file system may take its time. Interrupts are raised before it, or it goes on.
-fn uninterrupted<T>(
-    call: impl Fn() -> io_splice_core::Result<T>,
-    fail: impl FnOnce(Errno) -> Error,
-) -> Result<T, Error> {
-    loop {
-        match gvl::without(&call) {
-            Some(Ok(result)) => return Ok(result),
-            None | Some(Err(Errno::INTR)) => gvl::check_interrupts()?,
-            Some(Err(errno)) => return Err(fail(errno)),
-        }
     }
 }

@@ -1,3 +1,4 @@
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use io_splice_core::Side;
@@ -9,7 +10,7 @@ use crate::copy::{abort_copy, timeouts};
 use crate::end::{End, descriptors_for_copy, keep_alive};
 use crate::park::park;
 use crate::wait::timed_out;
-use crate::without_gvl::{GvlFreeHost, Scheduler, without_gvl};
+use crate::without_gvl::{GvlFreeHost, Scheduler, inspect_without_gvl, without_gvl};
 use crate::{error, gvl};
 
 const NAME: &str = "relay";
@@ -26,12 +27,13 @@ pub fn relay_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     let pass_on = ruby.block_proc()?;
     let idle_timeout = seconds(ruby, args[4])?;
 
-    let plan = |(input, output): Ends| {
-        let (fd_in, fd_out) = descriptors_for_copy(NAME, &input, &output)?;
-        Plan::new(fd_in, fd_out, None, None, Hints::default())
-            .map_err(|errno| error::errno(errno, NAME, None))
-    };
-    let plans = [plan(ends[0])?, plan(ends[1])?];
+    for (input, output) in &ends {
+        descriptors_for_copy(NAME, input, output)?;
+    }
+    let all = ends.map(<[End; 2]>::from).concat();
+    let plan = |fds: &[BorrowedFd<'_>]| Plan::new(fds[0], fds[1], None, None, Hints::default());
+    let plans = inspect_without_gvl(NAME, &all, |fds| Ok([plan(&fds[..2])?, plan(&fds[2..])?]))
+        .map_err(|error| error::relayed(ruby, error, [0; 2]))?;
     let timeouts = [timeouts(ends[0].0, ends[0].1)?, timeouts(ends[1].0, ends[1].1)?];
     let mut relay = Relay::new(plans, timeouts, idle_timeout);
     let pass_on = |direction: Direction| pass_on.call::<_, Value>((direction as usize,)).map(drop);

@@ -12,7 +12,7 @@ use crate::opened::Opened;
 use crate::park::park;
 use crate::reentry::once;
 use crate::wait::timed_out;
-use crate::without_gvl::{GvlFreeHost, Scheduler, cleanup_without_gvl, without_gvl};
+use crate::without_gvl::{GvlFreeHost, Scheduler, cleanup_without_gvl, inspect_without_gvl, without_gvl};
 use crate::{error, gvl, number};
 
 const NAME: &str = "tee_stream";
@@ -35,13 +35,15 @@ pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     // They are IOs and numbers, and stay where they are as long as they are arguments.
     let outputs = args[4..].iter().map(end).collect::<Result<Vec<_>, Error>>()?;
 
-    let (fd_in, fds_out) = descriptors(input.as_ref(), &outputs)?;
-    let mut copy = TeeStream::new(fd_in, &fds_out, len).map_err(|errno| {
+    sync_buffers(input.as_ref(), &outputs)?;
+    let nothing = vec![0; outputs.len()];
+    let not_begun = |error| error::partial_tee(ruby, error, None, &nothing);
+    let mut copy = plan(input, &outputs, len).map_err(not_begun)?.map_err(|errno| {
         let why = (errno == Errno::INVAL).then_some("an output is the pipe that is the input");
         error::errno(errno, NAME, why)
     })?;
     if bytes.is_none_or(|bytes| !bytes.is_empty()) {
-        Opened::empty_all(ruby, NAME, fd_in, &args[4..])?;
+        Opened::empty_all(ruby, NAME, input.as_ref(), &args[4..]).map_err(not_begun)?;
     }
     let timeout = |end: &Option<End>| end.map_or(Ok(None), End::timeout);
     let timeouts = outputs.iter().map(timeout).collect::<Result<Vec<_>, Error>>()?;
@@ -75,6 +77,26 @@ pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     }
 }
 
+/// Looks at all ends.
+fn plan(
+    input: Option<End>,
+    outputs: &[Option<End>],
+    len: Option<u64>,
+) -> Result<io_splice_core::Result<TeeStream>, Error> {
+    let ends: Vec<_> = outputs.iter().copied().chain([input]).flatten().collect();
+    inspect_without_gvl(NAME, &ends, |fds| {
+        let (fd_in, fds_out) = of_outputs(outputs, fds);
+        Ok(TeeStream::new(fd_in, &fds_out, len))
+    })
+}
+
+/// The descriptor of the input, and of each output, of those of all ends, of which the input comes last.
+fn of_outputs<'fd>(outputs: &[Option<End>], fds: &[BorrowedFd<'fd>]) -> Descriptors<'fd> {
+    let mut fds = fds.iter().copied();
+    let fds_out = outputs.iter().map(|end| end.and_then(|_| fds.next())).collect();
+    (fds.next(), fds_out)
+}
+
 struct Work {
     copy: TeeStream,
     input: Option<End>,
@@ -96,13 +118,12 @@ impl Work {
         self.read_ahead(ruby)?;
         let mut scheduler = Scheduler::default();
         loop {
-            descriptors(self.input.as_ref(), &self.outputs)?;
+            sync_buffers(self.input.as_ref(), &self.outputs)?;
             let mut host = GvlFreeHost::new();
             let mut pause = TeeStreamPause::Interrupted;
             without_gvl(NAME, &ends, &mut |fds| {
-                let mut fds = fds.iter().copied();
-                let fds_out: Vec<_> = self.outputs.iter().map(|end| end.and_then(|_| fds.next())).collect();
-                pause = self.copy.run(fds.next(), &fds_out, &mut host);
+                let (fd_in, fds_out) = of_outputs(&self.outputs, fds);
+                pause = self.copy.run(fd_in, &fds_out, &mut host);
             })?;
             match pause {
                 TeeStreamPause::Done if self.more_ahead => self.read_ahead(ruby)?,
@@ -192,24 +213,16 @@ impl Work {
     }
 }
 
-/// The descriptors of all ends. What Ruby has still to write is written first.
-fn descriptors<'end>(
-    input: Option<&'end End>,
-    outputs: &'end [Option<End>],
-) -> Result<Descriptors<'end>, Error> {
-    let mut fd_in = None;
-    let mut fds_out = Vec::with_capacity(outputs.len());
-    for output in outputs.iter().map(Option::as_ref) {
+/// Prepares all ends: what Ruby has still to write is written first.
+fn sync_buffers(input: Option<&End>, outputs: &[Option<End>]) -> Result<(), Error> {
+    for output in outputs.iter().flatten() {
         // Without an input the output stands in for it, of which nothing is asked then.
-        let both =
-            output.map(|output| descriptors_for_copy(NAME, input.unwrap_or(output), output)).transpose()?;
-        fd_in = fd_in.or(both.map(|(fd_in, _)| fd_in));
-        fds_out.push(both.map(|(_, fd_out)| fd_out));
+        descriptors_for_copy(NAME, input.unwrap_or(output), output)?;
     }
-    if let (Some(input), None) = (input, fd_in) {
-        fd_in = Some(descriptor_of(NAME, input)?);
+    match input {
+        Some(input) if outputs.iter().all(Option::is_none) => descriptor_of(NAME, input).map(drop),
+        _ => Ok(()),
     }
-    Ok((input.and(fd_in), fds_out))
 }
 
 type Descriptors<'end> = (Option<BorrowedFd<'end>>, Vec<Option<BorrowedFd<'end>>>);

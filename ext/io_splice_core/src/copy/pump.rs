@@ -330,7 +330,8 @@ impl<K: Kernel> Pump<K> {
         Ok(match (ready.input, ready.output) {
             (false, _) => Advance::Blocked(Side::Input),
             (true, false) => Advance::Blocked(Side::Output),
-            (true, true) if self.plan.socket_in => Advance::Stalled(Side::Input),
+            // Something may have come since; when it is the same once more, that is a stall.
+            (true, true) if self.plan.socket_in => Advance::Blocked(Side::Input),
             (true, true) => Advance::Stalled(Side::Output),
         })
     }
