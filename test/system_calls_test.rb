@@ -31,7 +31,7 @@ class SystemCallsTest < Minitest::Test
     "unix to file, 5 bytes" => 6, "unix to unix, 5 bytes" => 5
   }.freeze
 
-  # On a busy machine the far end gives and takes less at a time, which makes more calls: so the best of some runs counts.
+  # On a busy machine the far end gives and takes less at a time, which makes more calls: the best of some runs counts.
   RUNS = 4
 
   def test_a_copy_makes_no_more_system_calls_than_it_did
