@@ -111,6 +111,38 @@ class HostilePeersTest < Minitest::Test
     end
   end
 
+  def test_an_idle_relay_from_a_blocking_socket_times_out_behind_an_urgent_byte
+    each_connection do |near, far, what|
+      near.nonblock = false
+      %w[before ! after].each { |piece| send_piece(far, piece) }
+      back, peer = closing(*UNIXSocket.pair)
+      error = assert_raises(IO::Splice::TimeoutError, what) do
+        guarded { IO::Splice.relay(near, back, idle_timeout: 0.5) }
+      end
+      assert_equal [11, 0], error.bytes_relayed, what
+      assert_equal "beforeafter", peer.readpartial(100), what
+    end
+  end
+
+  %i[copy_stream tee_stream].each do |call|
+    define_method("test_other_fibers_run_beside_a_blocking_socket_with_an_urgent_byte_in_#{call}") do
+      each_connection do |near, far, what|
+        near.nonblock = false
+        %w[before ! after].each { |piece| send_piece(far, piece) }
+        path = tempfile_path
+        ticks = 0
+        with_scheduler do
+          Fiber.schedule { IO::Splice.public_send(call, near, path) }
+          Fiber.schedule do
+            20.times { sleep(0.01) && ticks += 1 }
+            far.close_write
+          end
+        end
+        assert_equal ["beforeafter", 20], [File.binread(path), ticks], what
+      end
+    end
+  end
+
   def test_an_error_queue_that_nobody_reads_does_not_keep_the_processor_busy
     each_connection do |near, far, what|
       with_error_queue(near)

@@ -27,6 +27,7 @@ mod pages;
 mod pipe;
 mod pool;
 mod private_fd;
+mod read;
 mod ready;
 mod refusal;
 mod room;

@@ -1,5 +1,3 @@
-#![expect(unsafe_code, reason = "vmsplice is unsafe")]
-
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::thread::sleep;
@@ -11,12 +9,13 @@ use rustix::io::{Errno, ioctl_fionread};
 use rustix::net::sockopt::{socket_send_buffer_size, socket_type};
 use rustix::net::{RecvFlags, SendFlags, SocketType, recv, send};
 use rustix::param::page_size;
-use rustix::pipe::{IoSliceRaw, PIPE_BUF, SpliceFlags, vmsplice};
+use rustix::pipe::{PIPE_BUF, SpliceFlags};
 
 use crate::attempt::{Attempt, Step, attempt};
 use crate::blocking::{MayBlock, SpliceEnds};
 use crate::memory::zeroed;
 use crate::pipe::pipe_size;
+use crate::read::read_pipe_now;
 use crate::ready::{Side, events, ready, wait_until_ready};
 use crate::splice::splice;
 use crate::terminal::Terminal;
@@ -149,29 +148,12 @@ fn pipe_to_socket(pipe: BorrowedFd<'_>, socket: BorrowedFd<'_>, len: usize, flag
     // It says that it is ready when at least a third of its buffer is free, in which a byte takes more than a byte.
     let room = (socket_send_buffer_size(socket)? / 8).clamp(PIPE_BUF, PORTION);
     let mut buffer = zeroed(len.min(room))?;
-    let taken = match take_out(pipe, &mut buffer) {
+    let taken = match read_pipe_now(pipe, &mut buffer) {
         Ok(0) => return Ok(Step::Ended),
         Ok(taken) => taken,
         Err(errno) => return attempt(Err(errno)),
     };
     finish(&buffer[..taken], socket, |bytes| attempt(send(socket, bytes, now)))
-}
-
-/// Reads what is in a pipe, and does not wait.
-///
-/// # References
-///  - [vmsplice]
-///
-/// [vmsplice]: https://man7.org/linux/man-pages/man2/vmsplice.2.html
-fn take_out(pipe: BorrowedFd<'_>, buffer: &mut [u8]) -> rustix::io::Result<usize> {
-    let mode = fcntl_getfl(pipe)?;
-    if mode.contains(OFlags::NONBLOCK) || mode & OFlags::ACCMODE != OFlags::RDONLY {
-        return rustix::io::read(pipe, buffer);
-    }
-    // read(2) would wait if somebody else has emptied the pipe just now; this has a flag, whatever the pipe is.
-    let memory = [IoSliceRaw::from_slice_mut(buffer)];
-    // SAFETY: this is a read end and nothing else, so the bytes are copied into the memory, which is borrowed for it alone.
-    unsafe { vmsplice(pipe, &memory, SpliceFlags::NONBLOCK) }
 }
 
 /// Puts in what has been taken out for it. There was room for all; if somebody else has used it in between, what is left

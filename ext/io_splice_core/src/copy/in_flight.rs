@@ -139,13 +139,11 @@ impl InFlight {
         }
     }
 
-    /// Reads bytes from the input into memory. Nothing is in flight.
+    /// Reads up to `len` bytes into memory. Nothing is in flight.
     pub fn fill_buffer(
         &mut self,
-        kernel: &mut impl Kernel,
-        input: BorrowedFd<'_>,
-        offset: Option<&mut u64>,
         len: usize,
+        read: impl FnOnce(&mut [u8]) -> Result<usize>,
     ) -> Result<usize> {
         debug_assert!(self.is_empty());
         let mut buffer = match mem::take(&mut self.place) {
@@ -154,7 +152,7 @@ impl InFlight {
             _ => zeroed(len).or_else(|_| zeroed(len.min(PIPE_BUF)))?,
         };
         let len = len.min(buffer.len());
-        let read = kernel.read(input, offset, &mut buffer[..len]);
+        let read = read(&mut buffer[..len]);
         self.place = Place::Buffer(buffer, 0..read.unwrap_or(0));
         read
     }

@@ -8,6 +8,7 @@ use rustix::pipe::SpliceFlags;
 use crate::attempt::Step;
 use crate::descriptor::Descriptor;
 use crate::pool::PooledPipe;
+use crate::read::read_now;
 use crate::ready::{Readiness, ready};
 use crate::room::room;
 use crate::write::write_now;
@@ -50,6 +51,11 @@ pub trait Kernel {
     /// [read(2)](https://man7.org/linux/man-pages/man2/read.2.html), and with an offset
     /// [pread(2)](https://man7.org/linux/man-pages/man2/pread.2.html)
     fn read(&mut self, fd: BorrowedFd<'_>, offset: Option<&mut u64>, buffer: &mut [u8]) -> Result<usize>;
+
+    /// The same without blocking, from a socket or a pipe: somebody else may have taken what was there.
+    fn read_now(&mut self, fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
+        self.read(fd, None, buffer)
+    }
 
     /// [write(2)](https://man7.org/linux/man-pages/man2/write.2.html)
     fn write(&mut self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize>;
@@ -137,6 +143,10 @@ impl Kernel for Linux {
         let read = rustix::io::pread(fd, buffer, *offset)?;
         *offset += read as u64;
         Ok(read)
+    }
+
+    fn read_now(&mut self, fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
+        read_now(fd, buffer)
     }
 
     fn write(&mut self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {

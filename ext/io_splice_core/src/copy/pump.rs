@@ -87,6 +87,10 @@ impl<K: Kernel> Pump<K> {
     /// Asks that the kernel never wait for a peer, not even on a descriptor in blocking mode.
     pub(super) fn never_block(&mut self) {
         self.may_block = false;
+        // From a TCP socket splice(2) waits then, when somebody else takes what poll(2) has told of.
+        if self.plan.socket_in && self.plan.poll_first_in {
+            self.plan.routes = &[Route::ReadWrite];
+        }
     }
 
     /// Bounds what one call may move.
@@ -395,7 +399,13 @@ impl<K: Kernel> Pump<K> {
             Err(errno) => return Err(errno),
         };
         let (kernel, offset) = (&mut self.kernel, self.position.offset());
-        let read = self.in_flight.fill_buffer(kernel, input, offset, len);
+        let read = self.in_flight.fill_buffer(len, |buffer| {
+            if self.plan.poll_first_in {
+                kernel.read_now(input, buffer)
+            } else {
+                kernel.read(input, offset, buffer)
+            }
+        });
         self.read_size = if read == Ok(self.read_size) { READ_SIZE } else { self.read_size };
         match read {
             Ok(0) if reserved > 0 => self.read_on(input),

@@ -469,6 +469,8 @@ impl Kernel for Model {
             return Ok(read);
         }
         assert!(world.is_input(fd_in));
+        let may_wait = world.case.from == From::BlockingSocket && world.case.never_block;
+        assert!(!may_wait, "somebody else may take what there is, and then this waits");
         if world.is_own_writer(fd_out) {
             let most = world.answer(Call::Splice, &[Side::Input])?;
             let found = world.find(off_in.as_deref(), len, most);
