@@ -19,6 +19,7 @@ require "stringio"
 require "tempfile"
 require "timeout"
 require "tmpdir"
+require_relative "../test/support/fuse"
 require_relative "../test/support/select_scheduler"
 
 # The soak.

@@ -11,6 +11,7 @@ module Soak
     "portions" => "several readers of one open file",
     "ends" => "the modes and the POSIX locks of the ends, which nothing changes",
     "child" => "what a forked child has of the gem's",
+    "fuse" => "files that are slow, and at times stuck (this takes root)",
   }.freeze
 
   class << self

@@ -18,12 +18,14 @@ module Soak
     def run
       puts "seed #{@options[:seed]}, Ruby #{RUBY_VERSION}, #{@options[:seconds]} s"
       ENV["TMPDIR"] = @directory = Dir.mktmpdir("soak")
+      use_slow_files if Soak.hostile?("fuse")
       supervise
       puts "#{@rounds} rounds, #{@total.line}", @total.full, @memory
       puts @failed ? "FAILED" : "no failure"
       !@failed
     ensure
       @children.dup.each { |child| kill(child) }
+      @fuse&.unmount
       FileUtils.rm_rf(@directory)
     end
 
@@ -36,8 +38,22 @@ module Soak
       until @failed || (Soak.now >= @end && @children.empty?)
         begin_round
         attend
+        be_stuck if @fuse && @random.rand(3).zero?
         print_line(start)
       end
+    end
+
+    def use_slow_files
+      Ends.directory = File.join(@directory, "slow")
+      Dir.mkdir(Ends.directory)
+      @fuse = Fuse.new(Ends.directory, jitter: 0.003)
+    end
+
+    def be_stuck
+      @fuse.stop
+      sleep(@random.rand * 0.3)
+    ensure
+      @fuse.continue
     end
 
     def begin_round

@@ -8,6 +8,11 @@ require "tmpdir"
 
 # Makes the ends that the attacks work on. A pair is the end to read from and the end to write to.
 module Ends
+  class << self
+    # Where the files are; nil: where temporary ones are.
+    attr_accessor :directory
+  end
+
   module_function
 
   def pair(kind) = public_send(kind)
@@ -39,7 +44,7 @@ module Ends
 
   # A file without a name, at its beginning.
   def file(content = "")
-    file = Tempfile.create("io_splice", binmode: true)
+    file = Tempfile.create("io_splice", Ends.directory, binmode: true)
     File.unlink(file.path)
     file.sync = true
     file.write(content)

@@ -11,15 +11,18 @@ class Fuse
   # A file: what it holds, how much it claims to hold, and whether the page cache is passed by. `slow` says how many
   # seconds the next of these operations takes, once the file system is told to be slow: `getattr`, `open`, `read`,
   # `write`, `flush`.
-  Entry = Struct.new(:content, :claims, :direct, :slow, keyword_init: true)
+  Entry = Struct.new(:content, :claims, :direct, :slow, :mode, keyword_init: true)
 
   HEADER = "LLQQLLLL"
   HEADER_SIZE = 40
   DIRECT_IO = 1
   MAX_WRITE = 128 << 10
   FATTR_SIZE = 8
-  OPERATIONS = { 1 => :lookup, 2 => :forget, 3 => :getattr, 4 => :setattr, 14 => :open, 15 => :read, 16 => :write,
-                 18 => :release, 25 => :flush, 26 => :init, 36 => :forget, 42 => :forget }.freeze
+  OPERATIONS = { 1 => :lookup, 2 => :forget, 3 => :getattr, 4 => :setattr, 8 => :mknod, 10 => :unlink, 14 => :open,
+                 15 => :read, 16 => :write, 18 => :release, 20 => :fsync, 25 => :flush, 26 => :init, 35 => :create,
+                 36 => :interrupt, 42 => :batch_forget }.freeze
+  WITHOUT_REPLY = %i[forget batch_forget interrupt].freeze
+  ROOT = 1
 
   # Whether one can be mounted here.
   def self.possible?
@@ -27,7 +30,7 @@ class Fuse
   end
 
   # Yields a mounted one, with files by these names.
-  def self.mount(files)
+  def self.mount(files = {})
     Dir.mktmpdir do |dir|
       fuse = new(dir, files)
       yield fuse
@@ -36,8 +39,10 @@ class Fuse
     end
   end
 
-  def initialize(dir, files)
+  # With `jitter`, each operation takes a while at times, up to so many seconds.
+  def initialize(dir, files = {}, jitter: nil)
     @dir = dir
+    @jitter = jitter
     @device = File.open("/dev/fuse", "r+b")
     options = "fd=3,rootmode=40000,user_id=0,group_id=0,allow_other"
     system("mount", "-i", "-t", "fuse", "-o", options, "io_splice", dir, 3 => @device, exception: true)
@@ -65,8 +70,9 @@ class Fuse
   def serve(files, alive)
     @alive.close
     trap(:USR1) { @slow = true }
-    @names = files.keys
-    @entries = files.values
+    @names = {}
+    @nodes = {}
+    files.each { |name, entry| add(name, entry) }
     loop do
       ready, = IO.select([@device, alive])
       break if ready.include?(alive)
@@ -79,20 +85,26 @@ class Fuse
     exit!(0) # ENODEV: it is not mounted any more
   end
 
+  def add(name, entry)
+    @last = (@last || ROOT) + 1
+    @nodes[@last] = entry
+    @names[name] = @last
+  end
+
   def answer(request)
     _, operation, unique, node = request.unpack(HEADER)
-    body = request.byteslice(HEADER_SIZE..)
     operation = OPERATIONS[operation]
-    return if operation == :forget
+    error, reply = operation ? respond(operation, node, request.byteslice(HEADER_SIZE..)) : [Errno::ENOSYS::Errno, ""]
+    return if WITHOUT_REPLY.include?(operation)
 
-    error, reply = operation ? respond(operation, node, body) : [Errno::ENOSYS::Errno, ""]
     @device.syswrite([16 + reply.bytesize, -error, unique].pack("LlQ") + reply)
   rescue Errno::ENOENT
     nil
   end
 
   def respond(operation, node, body)
-    entry = @entries[node - 2] if node > 1
+    entry = @nodes[node]
+    sleep(rand * @jitter) if @jitter && rand(20).zero?
     sleep(entry.slow.delete(operation) || 0) if @slow && entry&.slow
     [0, send(operation, node, entry, body)]
   rescue SystemCallError => e
@@ -102,10 +114,37 @@ class Fuse
   def init(*) = [7, 31, 0, 0, 16, 12, MAX_WRITE, 1, 0, 0, 0, *[0] * 7].pack("L4S2L2S2L8")
 
   def lookup(_node, _entry, body)
-    index = @names.index(body.unpack1("Z*")) or raise Errno::ENOENT
-
-    [index + 2, 0, 0, 0, 0, 0].pack("Q4L2") + attributes(index + 2)
+    found(@names[body.unpack1("Z*")] || raise(Errno::ENOENT))
   end
+
+  def found(node) = [node, 0, 0, 0, 0, 0].pack("Q4L2") + attributes(node)
+
+  def create(_node, _entry, body)
+    mode, name = body.unpack("x4Lx8Z*")
+    node = add(name, Entry.new(content: "".b, mode:))
+    found(node) + opened(@nodes[node])
+  end
+
+  def mknod(_node, _entry, body)
+    mode, name = body.unpack("Lx12Z*")
+    found(add(name, Entry.new(content: "".b, mode:)))
+  end
+
+  def unlink(_node, _entry, body)
+    @names.delete(body.unpack1("Z*"))
+    ""
+  end
+
+  # What has no name any more goes when the kernel has forgotten it.
+  def forget(node, *)
+    @nodes.delete(node) unless @names.value?(node)
+  end
+
+  def batch_forget(_node, _entry, body)
+    body.byteslice(8..).unpack("Q*").each_slice(2) { |node,| forget(node) }
+  end
+
+  def interrupt(*) = nil
 
   # Nothing is remembered by the kernel: it asks each time.
   def getattr(node, *) = [0, 0, 0].pack("QL2") + attributes(node)
@@ -116,7 +155,8 @@ class Fuse
     getattr(node)
   end
 
-  def open(_node, entry, _body) = [0, entry.direct ? DIRECT_IO : 0, 0].pack("QL2")
+  def open(_node, entry, _body) = opened(entry)
+  def opened(entry) = [0, entry.direct ? DIRECT_IO : 0, 0].pack("QL2")
 
   def read(_node, entry, body)
     _, offset, size = body.unpack("Q2L")
@@ -131,12 +171,13 @@ class Fuse
   end
 
   def flush(*) = ""
+  def fsync(*) = ""
   def release(*) = ""
 
   def attributes(node)
-    entry = @entries[node - 2] if node > 1
+    entry = @nodes[node]
     size = entry ? entry.claims || entry.content.bytesize : 0
-    mode = entry ? 0o100666 : 0o040777
+    mode = entry ? entry.mode || 0o100666 : 0o040755
     [node, size, 0, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0].pack("Q6L10")
   end
 end
