@@ -1,4 +1,4 @@
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fmt::Display;
 
 use io_splice_core::Errno;
@@ -169,4 +169,14 @@ fn mark(ruby: &Ruby, error: Error, with: &'static Lazy<RModule>, name: &str, val
         let _ = exception.extend_object(ruby.get_inner(with)).and_then(|()| exception.ivar_set(name, value));
     }
     error
+}
+
+/// Writes a warning to where Ruby's own go.
+pub fn warn(message: &CStr) -> Result<(), Error> {
+    // SAFETY: the format takes one string that ends in NUL. It may run Ruby code, which may raise.
+    protect(|| unsafe {
+        rb_sys::rb_warn(c"%s".as_ptr(), message.as_ptr());
+        rb_sys::Qnil as _
+    })
+    .map(drop)
 }

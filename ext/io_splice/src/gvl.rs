@@ -1,6 +1,7 @@
 use std::any::Any;
-use std::ffi::c_void;
+use std::ffi::{c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::OnceLock;
 
 use magnus::Error;
 use magnus::error::ErrorType;
@@ -102,11 +103,16 @@ pub fn ensure(work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
 
 /// With INTR_FAIL Ruby neither raises nor runs other Ruby code on this thread; without, this must be under `protect`.
 fn call_without<F: FnOnce() -> R, R>(job: &mut Job<F, R>, flags: i32) {
+    call_region(Job::<F, R>::run, job.as_ptr(), flags);
+}
+
+/// The same for a region with its own, live job.
+fn call_region(region: Region, data: *mut c_void, flags: i32) {
     // SAFETY: RUBY_UBF_IO is the pointer -1, which Ruby compares and never calls.
     let ubf: rb_unblock_function_t = unsafe { std::mem::transmute(-1_isize) };
-    // SAFETY: `run` matches its argument, and `job` outlives the call.
+    // SAFETY: the region matches its argument, and the job outlives the call.
     unsafe {
-        rb_sys::rb_nogvl(Some(Job::<F, R>::run), job.as_ptr(), ubf, std::ptr::null_mut(), flags);
+        rb_sys::rb_nogvl(Some(region), data, ubf, std::ptr::null_mut(), flags);
     }
 }
 
@@ -176,13 +182,20 @@ pub fn without_while_using<R>(
 }
 
 fn enter(region: Region, data: *mut c_void, _file: *mut rb_sys::rb_io_t, _fd: i32) -> Result<(), Error> {
+    let Some(io_blocking_region) = io_blocking_region() else {
+        return protect(|| {
+            call_region(region, data, 0);
+            rb_sys::Qnil as _
+        })
+        .map(drop);
+    };
     // SAFETY: both callers hand over a region with its own, live job. What Ruby raises at the end,
     // `protect` turns into the error.
     protect(|| unsafe {
         #[cfg(not(ruby_gte_4_0))]
-        rb_thread_io_blocking_region(Some(region), data, _fd);
+        io_blocking_region(Some(region), data, _fd);
         #[cfg(ruby_gte_4_0)]
-        rb_thread_io_blocking_region(_file, Some(region), data);
+        io_blocking_region(_file, Some(region), data);
         rb_sys::Qnil as _
     })
     .map(drop)
@@ -209,16 +222,25 @@ impl CurrentThread {
     }
 }
 
-// Ruby exports this for its own extensions (socket, io-console) and documents it nowhere. Nothing
-// documented registers a descriptor as being in use.
 type Region = unsafe extern "C" fn(*mut c_void) -> *mut c_void;
+
+#[cfg(not(ruby_gte_4_0))]
+type IoBlockingRegion = unsafe extern "C" fn(Option<Region>, *mut c_void, i32) -> VALUE;
+#[cfg(ruby_gte_4_0)]
+type IoBlockingRegion = unsafe extern "C" fn(*mut rb_sys::rb_io_t, Option<Region>, *mut c_void) -> VALUE;
+
+/// `rb_thread_io_blocking_region`, which Ruby exports for its own extensions (socket, io-console) and documents nowhere.
+/// Nothing documented registers a descriptor as being in use. In a later Ruby it may be gone: then the close of an IO does not
+/// end a call that uses it.
+pub fn io_blocking_region() -> Option<IoBlockingRegion> {
+    static FOUND: OnceLock<Option<IoBlockingRegion>> = OnceLock::new();
+    // SAFETY: the name ends in NUL, and null is RTLD_DEFAULT: wherever it is. A function of that name is of that type.
+    *FOUND.get_or_init(|| unsafe {
+        std::mem::transmute(dlsym(std::ptr::null_mut(), c"rb_thread_io_blocking_region".as_ptr()))
+    })
+}
+
 unsafe extern "C" {
-    #[cfg(not(ruby_gte_4_0))]
-    fn rb_thread_io_blocking_region(work: Option<Region>, data: *mut c_void, fd: i32) -> rb_sys::VALUE;
-    #[cfg(ruby_gte_4_0)]
-    fn rb_thread_io_blocking_region(
-        io: *mut rb_sys::rb_io_t,
-        work: Option<Region>,
-        data: *mut c_void,
-    ) -> rb_sys::VALUE;
+    /// [dlsym(3)](https://man7.org/linux/man-pages/man3/dlsym.3.html)
+    fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
 }

@@ -109,5 +109,11 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     splice.const_set("PIPE_BUF", PIPE_BUF)?;
     splice.const_set("PIPE_CAPA", default_capacity().unwrap_or(65_536))?;
     splice.const_set("PAGE_SIZE", page_size())?;
+    if gvl::io_blocking_region().is_none() {
+        error::warn(
+            c"io_splice: this Ruby has no rb_thread_io_blocking_region: closing an IO neither ends a call that uses it nor \
+              waits for its end",
+        )?;
+    }
     Ok(())
 }

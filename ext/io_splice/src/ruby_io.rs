@@ -175,11 +175,6 @@ impl RubyIo {
                 rb_sys::Qnil as VALUE
             });
             if allocated.is_err() {
-                if after == 0 {
-                    // The bytes are in memory already: of malloc, as all of Rust's is here, and as Ruby frees it.
-                    (buffer.ptr, buffer.off) = (bytes.leak().as_mut_ptr().cast(), 0);
-                    (buffer.len, buffer.capa) = (before, before);
-                }
                 return;
             }
             buffer.capa = capacity;
