@@ -86,6 +86,18 @@ module Planted
         replacement: "self.remove(len.min(self.len()).max(drained));",
         check: "ruby -Ilib reliability/soak.rb 20 --seed 1"
 
+  fault "hole", "what a signal has cut short stays a hole, though others have moved on",
+        file: "#{COPY}/position.rs",
+        text: "if given_back || ",
+        replacement: "if given_back || offset > start || ",
+        check: core("shared_output::")
+
+  fault "blind-back", "a position goes back, though others have moved on",
+        file: "#{COPY}/position.rs",
+        text: "if kernel.reserve(fd, 0)? != end {",
+        replacement: "if kernel.reserve(fd, 0)? == 0 {",
+        check: core("shared_output::")
+
   fault "short-tee", "an output to which tee gave a part is taken to have all",
         file: "#{COPY}/in_flight.rs",
         text: " == Ok(*bytes);",
@@ -194,8 +206,8 @@ module Planted
 
   fault "hoard", "one pipe too many is kept",
         file: "ext/io_splice_core/src/pool.rs",
-        text: "idle.len() < MAX_IDLE",
-        replacement: "idle.len() <= MAX_IDLE",
+        text: "idle.len() == MAX_IDLE",
+        replacement: "idle.len() == MAX_IDLE + 1",
         check: process("pool::at_most")
 
   # Ruby

@@ -13,6 +13,7 @@ mod copy_routes;
 mod ready;
 mod refusal;
 mod relay;
+mod shared_output;
 mod splice;
 mod tee;
 mod tee_stream;
