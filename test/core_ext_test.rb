@@ -162,7 +162,73 @@ class TestCoreExt < Minitest::Test
     argf_by_length: "ARGV.replace([src.path]); IO.copy_stream(ARGF, dst, 10)",
     same_file_overwritten: "File.open(src.path, 'r+') { |same| IO.copy_stream(src, same, 10) }",
     subclass: "File.copy_stream(src, dst, 3)",
-    arity: "IO.method(:copy_stream).owner.is_a?(Module)",
+    method_itself: "m = IO.method(:copy_stream); [m.owner, m.arity, m.name].map(&:to_s)",
+    asks_in_order: <<~RUBY,
+      o = ->(name, io, path) {
+        object = Object.new
+        object.define_singleton_method(:respond_to?) { |m, *a| asked << [name, :respond_to?, m]; super(m, *a) }
+        object.define_singleton_method(:to_io) { asked << [name, :to_io]; io }
+        object.define_singleton_method(:to_path) { asked << [name, :to_path]; path }
+        object
+      }
+      asked = []
+      [[src, 1], [nil, src.path]].product([[dst, 1], [nil, "\#{dir}/o"]]).map do |(from, to)|
+        asked = []
+        [IO.copy_stream(o.call(:src, *from), o.call(:dst, *to)), asked.reject { |line| line[1] == :respond_to? }]
+      end
+    RUBY
+    asks_only_the_source_when_that_is_missing: <<~RUBY,
+      asked = []
+      t = Object.new
+      t.define_singleton_method(:to_path) { asked << :to_path; "\#{dir}/o" }
+      [(IO.copy_stream("\#{dir}/missing", t) rescue $!.message.sub(dir, "")), asked, Dir.children(dir)]
+    RUBY
+    to_path_that_raises: "o = Object.new; def o.to_path = raise(NoMethodError, 'none'); IO.copy_stream(o, dst)",
+    to_path_of_nothing: "o = Object.new; def o.to_path = nil; IO.copy_stream(o, dst)",
+    to_path_of_nothing_with_read: "o = StringIO.new('a'); def o.to_path = nil; IO.copy_stream(o, dst)",
+    to_io_that_is_no_io: "o = Object.new; def o.to_path = 'a'; def o.to_io = 1; IO.copy_stream(o, dst)",
+    to_io_before_to_path: "o = Object.new; s = src; o.define_singleton_method(:to_io) { s }; " \
+                          "def o.to_path = raise('never'); IO.copy_stream(o, dst)",
+    private_to_path: "o = Object.new; def o.to_path = 'a'; o.singleton_class.send(:private, :to_path); " \
+                     "IO.copy_stream(o, dst)",
+    basic_object: "o = BasicObject.new; IO.copy_stream(o, dst)",
+    frozen_source: "f = File.open(src.path).freeze; IO.copy_stream(f, dst)",
+    frozen_target: "f = File.open(dst.path, 'w').freeze; IO.copy_stream(src, f)",
+    uninitialized_source: "IO.copy_stream(IO.allocate, dst)",
+    uninitialized_target: "IO.copy_stream(src, IO.allocate)",
+    target_stays_as_it_is_when_the_source_is_missing: <<~RUBY,
+      dst.set_encoding("UTF-16LE")
+      (IO.copy_stream("\#{dir}/missing", dst) rescue nil)
+      [dst.external_encoding.to_s, dst.binmode?]
+    RUBY
+    both_halves_of_a_process: <<~RUBY,
+      IO.popen("cat >/dev/null", "r+") do |io|
+        io.set_encoding("UTF-16LE")
+        [IO.copy_stream(src, io), io.external_encoding.to_s, io.binmode?]
+      end
+    RUBY
+    # Not which system call it was, nor the line of code that Ruby shows.
+    messages: <<~RUBY,
+      ["\#{dir}/missing", dir, "a\0b", 1, nil, Object.new.tap { |o| def o.to_path = 5 }].map do |source|
+        IO.copy_stream(source, dst)
+      rescue StandardError => e
+        [e.class, e.message.lines.first.gsub(dir, "").sub(/ - [a-z_]+$/, "").chomp].map(&:to_s)
+      end
+    RUBY
+    messages_about_the_target: <<~RUBY,
+      ["\#{dir}/missing/file", dir, "a\0b", r, src].map do |target|
+        IO.copy_stream(src, target)
+      rescue StandardError => e
+        [e.class, e.message.gsub(dir, "")].map(&:to_s)
+      end
+    RUBY
+    backtraces: <<~RUBY,
+      [["\#{dir}/missing", dst], [src, r], [src, 1], [dst, dst], [src, "\#{dir}/missing/a"]].map do |arguments|
+        IO.copy_stream(*arguments)
+      rescue StandardError => e
+        e.backtrace.map { |line| line[/[^:]*:[0-9]+/] }.uniq
+      end
+    RUBY
   }.freeze
 
   PROGRAM = <<~'RUBY'
@@ -225,7 +291,94 @@ class TestCoreExt < Minitest::Test
   end
 
   def test_it_goes_through_this_gem
-    assert_equal "IO::Splice::CoreExt", with_core_ext("print IO.method(:copy_stream).owner")
+    assert_equal "core_ext.rb", with_core_ext("print File.basename(IO.method(:copy_stream).source_location.first)")
+  end
+
+  # What others do to the method
+
+  BESIDE = {
+    alias_chain: <<~RUBY,
+      class << IO
+        alias_method :copy_stream_without_log, :copy_stream
+        def copy_stream(*args) = ($log << args.size) && copy_stream_without_log(*args)
+      end
+    RUBY
+    alias_chain_twice: <<~RUBY,
+      2.times do |turn|
+        IO.singleton_class.class_eval do
+          alias_method :"copy_stream_\#{turn}", :copy_stream
+          define_method(:copy_stream) { |*args| ($log << turn) && send(:"copy_stream_\#{turn}", *args) }
+        end
+      end
+    RUBY
+    prepend: "IO.singleton_class.prepend(Module.new { def copy_stream(*args) = ($log << args.size) && super })",
+    refinement: <<~RUBY,
+      module Logged
+        refine(IO.singleton_class) { def copy_stream(*) = super.tap { |count| $log << count } }
+      end
+      using Logged
+    RUBY
+    definition: "def IO.copy_stream(*args) = ($log << :mine) && send(:ruby_copy_stream, *args)",
+    stub: "old = IO.method(:copy_stream); IO.define_singleton_method(:copy_stream) { |*args| old.call(*args) }",
+    loaded_again: "3.times { load File.join($LOADED_FEATURES.grep(/core_ext.rb/).first) }",
+    subclass: "class File; def self.copy_stream(*) = super; end",
+  }.freeze
+
+  BESIDE.each do |name, code|
+    quiet = !code.include?("$log")
+    define_method("test_it_lives_beside_#{name}") do
+      assert_equal "[5, \"files\", 7, \"objects\", true]", with_core_ext(<<~RUBY)
+        require "stringio"
+        require "tempfile"
+        $VERBOSE = nil
+        $log = []
+        #{code}
+        source, target = Tempfile.new, Tempfile.new
+        source.write("files")
+        source.rewind
+        copied = IO.copy_stream(source, target)
+        object = StringIO.new
+        count = IO.copy_stream(StringIO.new("objects"), object)
+        target.rewind
+        print [copied, target.read, count, object.string, $log.any? || #{quiet}].inspect
+      RUBY
+    end
+  end
+
+  def test_in_a_ractor
+    skip "Ractors change with each Ruby" unless defined?(Ractor)
+    assert_equal "[5, 3]", with_core_ext(<<~'RUBY')
+      require "stringio"
+      copied = Ractor.new do
+        File.write("/dev/null", "")
+        r, w = IO.pipe
+        out, into = IO.pipe
+        w << "files"
+        w.close
+        [IO.copy_stream(r, into), IO.copy_stream(StringIO.new("abc"), into)]
+      end
+      print (copied.respond_to?(:take) ? copied.take : copied.value).inspect
+    RUBY
+  end
+
+  # As Ruby's own: a server has announced how long a file is. What takes the bytes makes the file grow meanwhile.
+  def test_a_file_that_grows_is_copied_to_the_end_that_it_had_at_first
+    assert_equal "3000000", with_core_ext(<<~RUBY)
+      require "socket"
+      require "tempfile"
+      source = Tempfile.new
+      source.write("x" * 3_000_000)
+      source.flush
+      near, far = UNIXSocket.pair
+      taking = Thread.new do
+        far.readpartial(1)
+        File.write(source.path, "y" * 100_000, mode: "a")
+        far.read.size
+      end
+      print IO.copy_stream(source.path, near)
+      near.close
+      taking.value
+    RUBY
   end
 
   def test_nothing_is_changed_without_asking

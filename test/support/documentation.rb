@@ -32,11 +32,15 @@ module Documentation
     end
 
     def parameters
-      code[/\((.*)\)/, 1].to_s.split(", ").grep_v(/\A&/).map { |parameter| parameter[/\w+/] }
+      (overload || code)[/\((.*)\)/, 1].to_s.split(", ").grep_v(/\A&/).map { |parameter| parameter[/\w+/] }
     end
 
-    # A tag, and what is indented below it.
+    # The signature that is documented in place of that of the code.
+    def overload = lines.filter_map { |text,| text[/\A@overload (.*)/, 1] }.first
+
+    # A tag, and what is indented below it. Those of an overload are themselves indented.
     def own_tags
+      lines = overload ? self.lines.map { |text| text.sub(/\A  (?=@|  )/, "") } : self.lines
       lines.each_with_index.slice_before { |text, _| text.match?(/\A\S/) }.filter_map do |group|
         kind, rest = group.first.first.match(/\A@(\w+) ?(.*)/)&.captures
         Tag.new(kind, [rest, *group.drop(1).map(&:first)].join("\n"), line + group.first.last) if kind

@@ -10,24 +10,28 @@ use crate::end::{End, descriptors_for_copy, keep_alive};
 use crate::opened::Opened;
 use crate::park::park;
 use crate::reentry::once;
+use crate::ruby_io;
 use crate::wait::timed_out;
 use crate::without_gvl::{GvlFreeHost, Scheduler, cleanup_without_gvl, inspect_without_gvl, without_gvl};
 use crate::{error, gvl, number};
 
 const NAME: &str = "copy_stream";
 
-/// `copy_between(src, dst, len, src_offset) { |bytes_so_far| }`: a copy between two descriptors, to the
-/// end of the input or `len` bytes; the count may be less.
+/// `copy_between(src, dst, len, src_offset, to_size = false) { |bytes_so_far| }`: a copy between two descriptors, to the
+/// end of the input or `len` bytes; the count may be less. With `to_size` a file ends where it does when the copy begins.
 pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
-    error::check_arity(ruby, args.len(), 4..=4)?;
+    error::check_arity(ruby, args.len(), 4..=5)?;
     let input = End::new(ruby, args[0], Side::Input)?;
     let output = End::new(ruby, args[1], Side::Output)?;
     let (len, offset) = numbers(ruby, args[2], args[3])?;
     let progress = if ruby.block_given() { Some(ruby.block_proc()?) } else { None };
 
     descriptors_for_copy(NAME, &input, &output)?;
-    let hints =
-        Hints { likely_file: offset.is_some() || input.is_file(ruby), can_unread: input.can_unread() };
+    let hints = Hints {
+        likely_file: offset.is_some() || input.is_file(ruby),
+        can_unread: input.can_unread(),
+        to_size: args.get(4).is_some_and(|to_size| to_size.to_bool()),
+    };
     let plan =
         inspect_without_gvl(NAME, &[input, output], |fds| Plan::new(fds[0], fds[1], len, offset, hints))?;
     Opened::empty_all(ruby, NAME, Some(&input), &args[1..2])?;
@@ -55,6 +59,16 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     keep_alive(&input);
     keep_alive(&output);
     ended.map(|()| copy.delivered().into_value_with(ruby))
+}
+
+/// `check_reader(io)`: raises what Ruby's own `copy_stream` has against a source.
+pub fn check_reader(io: Value) -> Result<(), Error> {
+    ruby_io::check_reader(io)
+}
+
+/// `prepare_writer(io)`: raises what Ruby's own `copy_stream` has against a target, or makes it binary.
+pub fn prepare_writer(io: Value) -> Result<(), Error> {
+    ruby_io::prepare_writer(io)
 }
 
 /// `check_copy(len, src_offset)`: raises what `copy_between` would raise because of them.

@@ -38,6 +38,13 @@ pub fn errno(errno: Errno, call: &str, detail: Option<&str>) -> Error {
     exception.map_or_else(|interrupt| interrupt, Error::from)
 }
 
+/// That of a file that cannot be opened, in Ruby's own words.
+pub fn open(ruby: &Ruby, errno: Errno, path: Value) -> Error {
+    let exception =
+        ruby.exception_system_call_error().new_instance((path, errno.raw_os_error(), "rb_sysopen"));
+    exception.map_or_else(|interrupt| interrupt, Error::from)
+}
+
 /// An `IOError`.
 pub fn io(ruby: &Ruby, message: impl Display) -> Error {
     new(ruby.exception_io_error(), message)

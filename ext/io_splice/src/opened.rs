@@ -30,8 +30,10 @@ impl Opened {
     pub fn new(ruby: &Ruby, path: Value, flags: i32) -> Result<Obj<Self>, Error> {
         // SAFETY: it raises what it has against `path`.
         let path = protect(|| unsafe { rb_sys::rb_get_path(path.as_raw()) })?;
-        // SAFETY: it is what Ruby has just returned, and copied before Ruby runs again.
-        let name = unsafe { RString::try_convert(Value::from_raw(path))?.as_slice().to_vec() };
+        // SAFETY: it is what Ruby has just returned.
+        let path = RString::try_convert(unsafe { Value::from_raw(path) })?;
+        // SAFETY: they are copied before Ruby runs again.
+        let name = unsafe { path.as_slice().to_vec() };
         let name = CString::new(name).map_err(|_| error::argument(ruby, "string contains null byte"))?;
         let fd = Mutex::new(None);
         let opened = ruby.obj_wrap(Self { fd, path: name.clone(), emptied: AtomicBool::new(false) });
@@ -50,7 +52,7 @@ impl Opened {
                     ruby.gc_start();
                     collected = true;
                 }
-                Some(Err(errno)) => return Err(error::errno(errno, "open", Some(&name.to_string_lossy()))),
+                Some(Err(errno)) => return Err(error::open(ruby, errno, path.as_value())),
             }
         }
     }

@@ -194,6 +194,31 @@ impl RubyIo {
     }
 }
 
+/// Checks an IO as Ruby's own `copy_stream` checks its source: that it is not frozen, and open for reading.
+pub fn check_reader(io: Value) -> Result<(), Error> {
+    // SAFETY: the Ruby layer hands over an IO. For one that is not initialized, or frozen, these raise.
+    protect(|| unsafe {
+        let io = io.as_raw();
+        rb_sys::rb_check_frozen(io);
+        rb_sys::rb_io_check_byte_readable((*(io as *const rb_sys::RFile)).fptr);
+        rb_sys::Qnil as VALUE
+    })
+    .map(drop)
+}
+
+/// Checks an IO as Ruby's own `copy_stream` checks its target, and makes it binary: of two that are tied to each other, the
+/// one that writes.
+pub fn prepare_writer(io: Value) -> Result<(), Error> {
+    // SAFETY: the same.
+    protect(|| unsafe {
+        let io = rb_sys::rb_io_get_write_io(io.as_raw());
+        rb_sys::rb_check_frozen(io);
+        rb_sys::rb_io_check_writable((*(io as *const rb_sys::RFile)).fptr);
+        rb_sys::rb_io_ascii8bit_binmode(io)
+    })
+    .map(drop)
+}
+
 /// Whether it is an IO.
 pub fn is_io(value: Value) -> bool {
     // SAFETY: it only looks at the value's type.

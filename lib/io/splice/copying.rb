@@ -119,9 +119,7 @@ class IO
 
       # Ruby's own copy_stream, also when core_ext has put this gem in its place.
       def original_copy
-        own = IO.method(:copy_stream)
-        own = own.super_method while own.owner.name == "IO::Splice::CoreExt"
-        own
+        IO.method(IO.respond_to?(:ruby_copy_stream, true) ? :ruby_copy_stream : :copy_stream)
       end
     end
     private_constant :Copying

@@ -57,6 +57,11 @@ impl Position {
         })
     }
 
+    /// Whether a region is reserved, and all of it taken.
+    pub fn is_used_up(&self) -> bool {
+        matches!(self, Self::Reserved(region) if region.is_empty())
+    }
+
     /// How much of a region is reserved and not taken.
     pub fn reserved(&self) -> u64 {
         match self {

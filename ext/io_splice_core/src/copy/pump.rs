@@ -257,6 +257,9 @@ impl<K: Kernel> Pump<K> {
             0 => return Ok(Advance::Done),
             len => len,
         };
+        if self.position.is_used_up() {
+            return self.read_on(input);
+        }
         let poll_first = [(Side::Input, self.plan.poll_first_in), (Side::Output, self.plan.poll_first_out)];
         for (side, _) in poll_first.into_iter().filter(|(_, poll_first)| *poll_first) {
             if !self.may_call(side, input, output)? {
@@ -324,6 +327,9 @@ impl<K: Kernel> Pump<K> {
     /// grown, and files in /proc and of FUSE claim 0.
     fn read_on(&mut self, input: BorrowedFd<'_>) -> Result<Advance> {
         self.position.release(&mut self.kernel, input, 0)?;
+        if self.plan.to_size {
+            return Ok(Advance::Done);
+        }
         self.plan.routes = &[Route::ReadWrite];
         Ok(Advance::Progress)
     }

@@ -53,7 +53,7 @@ fn every_byte_arrives_between_all_kinds() {
 #[test]
 fn what_is_known_of_an_input_changes_no_byte() {
     for (likely_file, can_unread) in [(false, true), (true, false), (true, true)] {
-        let known = Hints { likely_file, can_unread };
+        let known = Hints { likely_file, can_unread, ..Hints::default() };
         for (from, to) in KINDS.into_iter().flat_map(|from| KINDS.map(|to| (from, to))) {
             for len in [None, Some(100), Some(100_000)] {
                 let input = Input::new(from, pattern(300_001));
@@ -451,4 +451,25 @@ fn twenty_thousand_segments_of_one_byte_pass_through() {
     assert_eq!(copies(&one, &output.fd, None, None), 20_000);
     feeder.join().unwrap();
     assert_same(&output.content(), pattern(20_000), "one by one");
+}
+
+#[test]
+fn to_its_size_a_file_is_copied_as_it_was_when_the_copy_began() {
+    let input = file(pattern(100_000));
+    let known = Hints { to_size: true, ..Hints::default() };
+    for to_file in [true, false] {
+        let mut grown = reopen(&input, rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::APPEND);
+        (&input).seek(SeekFrom::Start(7)).unwrap();
+        let (socket, peer) = unix_pair_in(Blocking::No);
+        let target = file(b"");
+        let output = if to_file { target.as_fd() } else { socket.as_fd() };
+        let before = input.metadata().unwrap().len();
+        let mut copy = copy_by(Linux, &input, output, None, None, known);
+        grown.write_all(b"later").unwrap();
+        let reader = std::thread::spawn(move || read_to_end(peer));
+        assert_eq!(finish(&mut copy, &input, output), Pause::Done);
+        assert_eq!((copy.delivered(), rustix::fs::tell(&input)), (before - 7, Ok(before)));
+        drop(socket);
+        reader.join().unwrap();
+    }
 }
