@@ -40,6 +40,14 @@ class TestGvl < Minitest::Test
     end
   end
 
+  def test_others_run_while_what_ruby_holds_back_is_written_out
+    while_held do |_, held, from, _|
+      held.sync = false
+      held << "first "
+      assert_equal 5, IO.trysplice(from, nil, held, nil, 5)
+    end
+  end
+
   def test_others_run_while_the_capacity_is_asked_for_and_set
     while_held { |held, *| assert_operator held.pipe_size, :>, 0 }
     while_held { |_, held, *| assert_equal 131_072, held.pipe_size = 131_072 }

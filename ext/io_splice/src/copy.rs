@@ -118,11 +118,16 @@ fn run(
     };
     let mut scheduler = Scheduler::default();
     loop {
-        let (fd_in, fd_out) = descriptors_for_copy(NAME, &input, &output)?;
+        descriptors_for_copy(NAME, &input, &output)?;
         copy.set_timeouts(timeouts(input, output)?);
         let mut host = GvlFreeHost::new();
-        let mut pause = Pause::Interrupted;
-        without_gvl(NAME, &[input, output], &mut |fds| pause = copy.run(fds[0], fds[1], &mut host))?;
+        let (mut pause, mut why) = (Pause::Interrupted, None);
+        without_gvl(NAME, &[input, output], &mut |fds| {
+            pause = copy.run(fds[0], fds[1], &mut host);
+            if pause == Pause::Failed(Errno::INVAL) {
+                why = refusal(Call::Splice, Some(fds[0]), fds[1], Errno::INVAL);
+            }
+        })?;
         match pause {
             Pause::Done if more_ahead => more_ahead = read_ahead(copy)?,
             Pause::Done => return tell(copy.delivered()),
@@ -133,14 +138,7 @@ fn run(
             Pause::Interrupted => gvl::check_interrupts()?,
             Pause::Wait => park(ruby, copy, || scheduler.wait(ruby, NAME, &host, &[input, output]))?,
             Pause::TimedOut(side) => return Err(timed_out(ruby, side)),
-            Pause::Failed(errno) => {
-                let why = if errno == Errno::INVAL {
-                    refusal(Call::Splice, Some(fd_in), fd_out, errno)
-                } else {
-                    None
-                };
-                return Err(error::errno(errno, NAME, why));
-            }
+            Pause::Failed(errno) => return Err(error::errno(errno, NAME, why)),
         }
     }
 }

@@ -1,13 +1,13 @@
 //! What Ruby keeps of an IO (`rb_io_t`): its descriptor, its mode and its buffers. All access to it is here.
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
-use io_splice_core::{Errno, Step, copied};
+use io_splice_core::{Attempt, Errno, Step, copied};
 use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::{Error, Value};
 use rb_sys::{VALUE, rb_io_t};
 
-use crate::error;
+use crate::{error, gvl};
 
 /// As large as Ruby makes a read buffer (`IO_RBUF_CAPA_MIN`).
 const RBUF_CAPA_MIN: i32 = 8192;
@@ -98,22 +98,9 @@ impl RubyIo {
     /// Writes what can be written at once, of what Ruby has still to write. Its own flush would wait.
     pub fn write_out_now(self, call: &str) -> Result<(), Error> {
         for file in [Some(self), self.tied()].into_iter().flatten() {
-            while file.fd() >= 0 && file.has_unwritten() && !file.is_being_written() {
-                // SAFETY: the pointer is valid, and nothing else looks at this buffer until the borrow ends.
-                let buffer = unsafe { &mut (*file.0).wbuf };
-                // SAFETY: the buffer holds `len` bytes from `off` on. The descriptor is not negative.
-                let (bytes, fd) = unsafe {
-                    let start = buffer.ptr.add(buffer.off as usize).cast::<u8>();
-                    (
-                        std::slice::from_raw_parts(start, buffer.len as usize),
-                        BorrowedFd::borrow_raw(file.fd()),
-                    )
-                };
-                match io_splice_core::write_now(fd, bytes) {
-                    Ok(Step::Moved(written)) => {
-                        buffer.off += written as i32;
-                        buffer.len -= written as i32;
-                    }
+            while file.fd() >= 0 && file.has_unwritten() {
+                match file.write_buffer_now()? {
+                    Ok(Step::Moved(_)) => {}
                     Ok(_) => break,
                     Err(errno) => return Err(error::errno(errno, call, None)),
                 }
@@ -122,13 +109,56 @@ impl RubyIo {
         Ok(())
     }
 
-    /// Whether another thread is writing the buffer out just now.
-    fn is_being_written(self) -> bool {
-        // SAFETY: the pointer is valid, and a write lock is a Mutex.
-        unsafe {
-            let lock = (*self.0).write_lock;
-            is_set(lock) && rb_sys::rb_mutex_locked_p(lock) != rb_sys::Qfalse as VALUE
+    /// Beside other threads it is done without the GVL, since somebody else may hold the lock of a pipe, and under the lock
+    /// that Ruby's own flush takes; when another thread has that, it would block.
+    fn write_buffer_now(self) -> Result<Attempt, Error> {
+        // SAFETY: the descriptor is not negative; when it is closed meanwhile, `without_while_using` ends the write first.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.fd()) };
+        // SAFETY: the pointer is valid; the buffer holds `len` bytes from `off` on, and nothing else looks at it until they are
+        // copied or written.
+        let bytes = unsafe {
+            let buffer = &(*self.0).wbuf;
+            std::slice::from_raw_parts(buffer.ptr.add(buffer.off as usize).cast::<u8>(), buffer.len as usize)
+        };
+        if gvl::alone() {
+            let written = io_splice_core::write_now(fd, bytes);
+            self.drop_written(written);
+            return Ok(written);
         }
+        // SAFETY: the pointer is valid. Where there is a buffer, there is its lock.
+        let lock = unsafe { (*self.0).write_lock };
+        // SAFETY: a write lock is a Mutex.
+        if !is_set(lock) || unsafe { rb_sys::rb_mutex_trylock(lock) } == rb_sys::Qfalse as VALUE {
+            return Ok(Ok(Step::WouldBlock));
+        }
+        let mut written = Ok(Step::WouldBlock);
+        let interrupted = match copied(bytes) {
+            Ok(bytes) => gvl::without_while_using(self.0, fd.as_raw_fd(), || {
+                written = io_splice_core::write_now(fd, &bytes);
+            }),
+            Err(errno) => {
+                written = Err(errno);
+                Ok(())
+            }
+        };
+        self.drop_written(written);
+        let unlocked = protect(|| {
+            // SAFETY: this thread has locked it.
+            unsafe { rb_sys::rb_mutex_unlock(lock) }
+        });
+        interrupted.and(unlocked)?;
+        Ok(written)
+    }
+
+    /// Takes out of the write buffer what is written.
+    fn drop_written(self, written: Attempt) {
+        let Ok(Step::Moved(bytes)) = written else { return };
+        // SAFETY: the pointer is valid, and nothing else looks at this buffer until the borrow ends.
+        let buffer = unsafe { &mut (*self.0).wbuf };
+        // A close may have emptied it.
+        let bytes = (bytes as i32).min(buffer.len);
+        buffer.off += bytes;
+        buffer.len -= bytes;
     }
 
     /// Takes up to `len` bytes out of the read buffer. No method of the IO is called, since it may be one of a subclass.
@@ -175,6 +205,13 @@ impl RubyIo {
                 rb_sys::Qnil as VALUE
             });
             if allocated.is_err() {
+                if after == 0 {
+                    // They are in memory already: of malloc, as all of Rust's is here, and as Ruby frees it unless it was
+                    // built to count every byte (CALC_EXACT_MALLOC_SIZE). Without memory for a second copy they would be
+                    // lost.
+                    (buffer.ptr, buffer.off) = (bytes.leak().as_mut_ptr().cast(), 0);
+                    (buffer.len, buffer.capa) = (before, before);
+                }
                 return;
             }
             buffer.capa = capacity;
