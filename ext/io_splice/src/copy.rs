@@ -34,7 +34,7 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     };
     let plan =
         inspect_without_gvl(NAME, &[input, output], |fds| Plan::new(fds[0], fds[1], len, offset, hints))?;
-    Opened::empty_all(ruby, NAME, Some(&input), &args[1..2])?;
+    empty_opened(ruby, NAME, Some(&input), &args[1..2])?;
     let mut copy = CopyStream::new(plan, len, offset);
     if progress.is_some() {
         copy.report();
@@ -141,6 +141,19 @@ fn run(
             Pause::Failed(errno) => return Err(error::errno(errno, NAME, why)),
         }
     }
+}
+
+/// Empties those of the targets that were opened, unless one of them is the very file that is to be copied.
+pub fn empty_opened(ruby: &Ruby, call: &str, input: Option<&End>, targets: &[Value]) -> Result<(), Error> {
+    let opened: Vec<_> = targets.iter().filter_map(|target| Opened::from_value(ruby, *target)).collect();
+    for target in &opened {
+        let Some(input) = input else { continue };
+        let fd = target.borrow();
+        if inspect_without_gvl(call, &[*input], |fds| io_splice_core::is_same_regular_file(fds[0], fd))? {
+            return Err(error::same_file(ruby, call, &target.path()));
+        }
+    }
+    opened.iter().try_for_each(|target| target.empty())
 }
 
 /// `IO#timeout` of two ends.

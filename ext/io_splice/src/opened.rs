@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,8 +10,6 @@ use magnus::typed_data::Obj;
 use magnus::value::ReprValue;
 use magnus::{DataTypeFunctions, Error, RString, Ruby, TryConvert, TypedData, Value};
 
-use crate::end::End;
-use crate::without_gvl::inspect_without_gvl;
 use crate::{error, gvl};
 
 /// A file that a copy has opened. It is no File of Ruby's, because an interrupt can make that forget its descriptor,
@@ -75,7 +74,7 @@ impl Opened {
                     Some(Ok(())) => break,
                     None | Some(Err(Errno::INTR)) => gvl::check_interrupts()?,
                     Some(Err(errno)) => {
-                        return Err(error::errno(errno, "ftruncate", Some(&self.path.to_string_lossy())));
+                        return Err(error::errno(errno, "ftruncate", Some(&self.path())));
                     }
                 }
             }
@@ -84,20 +83,13 @@ impl Opened {
         Ok(())
     }
 
-    /// Empties those of the targets that were opened, unless one of them is the very file that is to be copied.
-    pub fn empty_all(ruby: &Ruby, call: &str, input: Option<&End>, targets: &[Value]) -> Result<(), Error> {
-        let opened: Vec<_> = targets.iter().filter_map(|target| Self::from_value(ruby, *target)).collect();
-        for target in &opened {
-            let Some(input) = input else { continue };
-            let fd = target.borrow();
-            if inspect_without_gvl(call, &[*input], |fds| io_splice_core::is_same_regular_file(fds[0], fd))? {
-                return Err(error::same_file(ruby, call, &target.path.to_string_lossy()));
-            }
-        }
-        opened.iter().try_for_each(|target| target.empty())
+    /// Its path.
+    pub fn path(&self) -> Cow<'_, str> {
+        self.path.to_string_lossy()
     }
 
-    fn borrow(&self) -> BorrowedFd<'_> {
+    /// The descriptor.
+    pub fn borrow(&self) -> BorrowedFd<'_> {
         // SAFETY: it is open, and closed by nobody but the copy that uses it, afterwards.
         unsafe { BorrowedFd::borrow_raw(self.fileno()) }
     }

@@ -7,8 +7,8 @@ use magnus::rb_sys::{FromRawValue, protect};
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, RArray, RString, Ruby, TryConvert, Value};
 
+use crate::copy::empty_opened;
 use crate::end::{End, descriptor_of, descriptors_for_copy};
-use crate::opened::Opened;
 use crate::park::park;
 use crate::reentry::once;
 use crate::wait::timed_out;
@@ -43,7 +43,7 @@ pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
         error::errno(errno, NAME, why)
     })?;
     if bytes.is_none_or(|bytes| !bytes.is_empty()) {
-        Opened::empty_all(ruby, NAME, input.as_ref(), &args[4..]).map_err(not_begun)?;
+        empty_opened(ruby, NAME, input.as_ref(), &args[4..]).map_err(not_begun)?;
     }
     let timeout = |end: &Option<End>| end.map_or(Ok(None), End::timeout);
     let timeouts = outputs.iter().map(timeout).collect::<Result<Vec<_>, Error>>()?;
