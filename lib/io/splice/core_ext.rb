@@ -31,7 +31,7 @@ class IO
       # @see Splice.copy_stream
       # @see https://man7.org/linux/man-pages/man2/copy_file_range.2.html copy_file_range(2)
       def copy_stream(*args)
-        return ruby_copy_stream(*args) unless Copying::InPlaceOfRuby.files?(*args)
+        return ruby_copy_stream(*args) unless args.size.between?(2, 4) && Copying::InPlaceOfRuby.files?(*args)
 
         begin
           Copying::InPlaceOfRuby.copy(*args)
@@ -53,9 +53,8 @@ class IO
         module_function
 
         # Whether the bytes go from one descriptor to another, and all else is what both understand in the same way.
-        def files?(*args)
-          args.size.between?(2, 4) && args.first(2).all? { |end_| file?(end_) } &&
-            args.drop(2).all? { |number| plain?(number) }
+        def files?(src, dst, *numbers)
+          file?(src) && file?(dst) && (numbers.empty? || numbers.all? { |number| plain?(number) })
         end
 
         def copy(src, dst, copy_length = nil, src_offset = nil)
