@@ -8,6 +8,7 @@ use rustix::net::{RecvFlags, recv};
 use rustix::pipe::{IoSliceRaw, SpliceFlags, vmsplice};
 
 use crate::descriptor::Descriptor;
+use crate::ready::ready;
 
 /// `read(fd, buffer)`—Reads what can be read at once from a socket or a pipe, whatever the mode of the descriptor, which
 /// stays as it is. From anything else it is read(2).
@@ -40,5 +41,10 @@ pub(crate) fn read_pipe_now(pipe: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<u
     // read(2) would wait if somebody else has emptied the pipe just now; this has a flag, whatever the pipe is.
     let memory = [IoSliceRaw::from_slice_mut(buffer)];
     // SAFETY: this is a read end and nothing else, so the bytes are copied into the memory, which is borrowed for it alone.
-    unsafe { vmsplice(pipe, &memory, SpliceFlags::NONBLOCK) }
+    match unsafe { vmsplice(pipe, &memory, SpliceFlags::NONBLOCK) } {
+        // The filter of a container: what poll(2) says is true unless somebody else reads just now.
+        Err(Errno::PERM | Errno::NOSYS) if ready(pipe, pipe)?.input => read(pipe, buffer),
+        Err(Errno::PERM | Errno::NOSYS) => Err(Errno::AGAIN),
+        taken => taken,
+    }
 }
