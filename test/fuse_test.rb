@@ -38,7 +38,7 @@ class TestFuse < Minitest::Test
   end
 
   def test_a_stuck_file_system_holds_up_nobody_else
-    mounted("file" => entry, "target" => entry("")) do |fuse|
+    Fuse.mount("file" => entry, "target" => entry("")) do |fuse|
       fuse.stop
       copies = [in_a_thread { to_a_pipe { |w| IO::Splice.copy_stream(fuse.path("file"), w) } },
                 in_a_thread { IO::Splice.copy_stream(tempfile(pattern(SIZE)), fuse.path("target")) }]
@@ -52,7 +52,7 @@ class TestFuse < Minitest::Test
   end
 
   def test_a_copy_from_a_stuck_file_can_be_killed_when_it_goes_on
-    mounted("file" => entry) do |fuse|
+    Fuse.mount("file" => entry) do |fuse|
       file = File.open(fuse.path("file"))
       closing(file)
       out, into = pipe
@@ -69,7 +69,6 @@ class TestFuse < Minitest::Test
     end
   end
 
-  # By page cache and without: one that claims less than it has is cut where Ruby's own reads it so.
   def test_a_file_that_claims_to_be_empty_is_copied_whole
     lies(0) { |arrived, to| assert_bytes pattern(SIZE), arrived, to }
   end
@@ -86,15 +85,13 @@ class TestFuse < Minitest::Test
 
   def entry(content = pattern(SIZE), **how) = Fuse::Entry.new(content: content.b, **how)
 
-  def mounted(files, &) = Fuse.mount(files, &)
-
   # Each call is made with a file of its own, all at once, and none keeps this thread from running. They begin when all
   # is mounted: what is forked to mount waits in its exec(2) for the slow files that are open by then.
   def with_slow_files(calls, operation, content, files = [], &block)
     return others_run(calls.zip(files).map { |(name, call), file| -> { block.call(name, call, file) } }) if
       files.size == calls.size
 
-    mounted("file" => entry(content, slow: { operation => SLOW })) do |fuse|
+    Fuse.mount("file" => entry(content, slow: { operation => SLOW })) do |fuse|
       File.open(fuse.path("file"), "r+b") do |file|
         fuse.be_slow
         with_slow_files(calls, operation, content, [*files, file], &block)
@@ -160,7 +157,7 @@ class TestFuse < Minitest::Test
   def clock = Process.clock_gettime(Process::CLOCK_MONOTONIC)
 
   def lies(size)
-    mounted("file" => entry(claims: size, direct: true)) do |fuse|
+    Fuse.mount("file" => entry(claims: size, direct: true)) do |fuse|
       yield to_a_pipe { |w| IO::Splice.copy_stream(fuse.path("file"), w) }, "a pipe"
       target = tempfile
       IO::Splice.copy_stream(fuse.path("file"), target)

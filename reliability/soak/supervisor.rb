@@ -44,6 +44,8 @@ module Soak
     end
 
     def use_slow_files
+      return warn("no FUSE here: the files are ordinary ones") unless Fuse.possible?
+
       Ends.directory = File.join(@directory, "slow")
       Dir.mkdir(Ends.directory)
       @fuse = Fuse.new(Ends.directory, jitter: 0.003)

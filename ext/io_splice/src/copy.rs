@@ -10,7 +10,6 @@ use crate::end::{End, descriptors_for_copy, keep_alive};
 use crate::opened::Opened;
 use crate::park::park;
 use crate::reentry::once;
-use crate::ruby_io;
 use crate::wait::timed_out;
 use crate::without_gvl::{GvlFreeHost, Scheduler, cleanup_without_gvl, inspect_without_gvl, without_gvl};
 use crate::{error, gvl, number};
@@ -59,16 +58,6 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     keep_alive(&input);
     keep_alive(&output);
     ended.map(|()| copy.delivered().into_value_with(ruby))
-}
-
-/// `check_reader(io)`: raises what Ruby's own `copy_stream` has against a source.
-pub fn check_reader(io: Value) -> Result<(), Error> {
-    ruby_io::check_reader(io)
-}
-
-/// `prepare_writer(io)`: raises what Ruby's own `copy_stream` has against a target, or makes it binary.
-pub fn prepare_writer(io: Value) -> Result<(), Error> {
-    ruby_io::prepare_writer(io)
 }
 
 /// `check_copy(len, src_offset)`: raises what `copy_between` would raise because of them.

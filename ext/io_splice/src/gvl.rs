@@ -182,20 +182,18 @@ pub fn without_while_using<R>(
 }
 
 fn enter(region: Region, data: *mut c_void, _file: *mut rb_sys::rb_io_t, _fd: i32) -> Result<(), Error> {
-    let Some(io_blocking_region) = io_blocking_region() else {
-        return protect(|| {
-            call_region(region, data, 0);
-            rb_sys::Qnil as _
-        })
-        .map(drop);
-    };
-    // SAFETY: both callers hand over a region with its own, live job. What Ruby raises at the end,
-    // `protect` turns into the error.
-    protect(|| unsafe {
-        #[cfg(not(ruby_gte_4_0))]
-        io_blocking_region(Some(region), data, _fd);
-        #[cfg(ruby_gte_4_0)]
-        io_blocking_region(_file, Some(region), data);
+    protect(|| {
+        match io_blocking_region() {
+            None => call_region(region, data, 0),
+            // SAFETY: both callers hand over a region with its own, live job. What Ruby raises at the end,
+            // `protect` turns into the error.
+            Some(io_blocking_region) => unsafe {
+                #[cfg(not(ruby_gte_4_0))]
+                io_blocking_region(Some(region), data, _fd);
+                #[cfg(ruby_gte_4_0)]
+                io_blocking_region(_file, Some(region), data);
+            },
+        }
         rb_sys::Qnil as _
     })
     .map(drop)

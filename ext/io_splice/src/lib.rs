@@ -75,8 +75,8 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     opened.define_method("empty", method!(Opened::empty, 0))?;
     opened.define_method("close", method!(Opened::close, 0))?;
     copying.define_class("Parked", ruby.class_object())?.undef_default_alloc_func();
-    copying.define_singleton_method("check_reader", function!(copy::check_reader, 1))?;
-    copying.define_singleton_method("prepare_writer", function!(copy::prepare_writer, 1))?;
+    copying.define_singleton_method("check_reader", function!(ruby_io::check_reader, 1))?;
+    copying.define_singleton_method("prepare_writer", function!(ruby_io::prepare_writer, 1))?;
     copying.define_singleton_method("check_copy", function!(copy::check_copy, 2))?;
     copying.define_singleton_method("check_ends", function!(copy::check_ends, -1))?;
     let pages = splice.define_class("Pages", ruby.class_object())?;

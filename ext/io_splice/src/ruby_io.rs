@@ -231,7 +231,7 @@ impl RubyIo {
     }
 }
 
-/// Checks an IO as Ruby's own `copy_stream` checks its source: that it is not frozen, and open for reading.
+/// `check_reader(io)`: checks an IO as Ruby's own `copy_stream` checks its source: that it is not frozen, and open for reading.
 pub fn check_reader(io: Value) -> Result<(), Error> {
     // SAFETY: the Ruby layer hands over an IO. For one that is not initialized, or frozen, these raise.
     protect(|| unsafe {
@@ -243,8 +243,8 @@ pub fn check_reader(io: Value) -> Result<(), Error> {
     .map(drop)
 }
 
-/// Checks an IO as Ruby's own `copy_stream` checks its target, and makes it binary: of two that are tied to each other, the
-/// one that writes.
+/// `prepare_writer(io)`: checks an IO as Ruby's own `copy_stream` checks its target, and makes it binary: of two that are
+/// tied to each other, the one that writes.
 pub fn prepare_writer(io: Value) -> Result<(), Error> {
     // SAFETY: the same.
     protect(|| unsafe {

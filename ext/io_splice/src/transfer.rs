@@ -62,13 +62,12 @@ fn splice_by(
     let (input, output) = (End::new(ruby, args[0], Side::Input)?, End::new(ruby, args[2], Side::Output)?);
     let len = number::length(ruby, "length", args[4])?;
     let flags = number::flags(ruby, Call::Splice.name(), args.get(5).copied())?;
-    Transfer { call: Call::Splice, moves: moves(offsets, flags), input, output, len, flags, manner }.run(ruby)
+    Transfer { moves: moves(offsets, flags), input, output, len, flags, manner }.run(ruby)
 }
 
 fn tee_in(manner: Manner, ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     error::check_arity(ruby, args.len(), 3..=4)?;
     Transfer {
-        call: Call::Tee,
         moves: Moves::Tee,
         input: End::new(ruby, args[0], Side::Input)?,
         output: End::new(ruby, args[1], Side::Output)?,
@@ -87,6 +86,13 @@ enum Moves {
 }
 
 impl Moves {
+    fn call(&self) -> Call {
+        match self {
+            Self::Splice { .. } | Self::Reserved(_) => Call::Splice,
+            Self::Tee => Call::Tee,
+        }
+    }
+
     /// Makes one attempt. With the GVL it is none where that may have to wait.
     fn attempt(
         &mut self,
@@ -95,19 +101,17 @@ impl Moves {
         flags: Flags,
         with_gvl: bool,
     ) -> Option<Attempt> {
-        if let Self::Tee = self {
-            return Some(io_splice_core::tee(fd_in, fd_out, len, flags.kernel));
-        }
-        let ends = match SpliceEnds::inspect(fd_in, fd_out) {
-            Ok(ends) if with_gvl && !ends.never_block() => return None,
-            Ok(ends) => ends,
-            Err(errno) => return Some(Err(errno)),
+        let ends = || match SpliceEnds::inspect(fd_in, fd_out) {
+            Ok(ends) if with_gvl && !ends.never_block() => None,
+            ends => Some(ends),
         };
         Some(match self {
-            Self::Splice { off_in, off_out } => {
+            Self::Splice { off_in, off_out } => ends()?.and_then(|ends| {
                 splice_now(&ends, fd_in, off_in.as_mut(), fd_out, off_out.as_mut(), len, flags.kernel)
+            }),
+            Self::Reserved(reserved) => {
+                ends()?.and_then(|ends| reserved.splice(&ends, fd_in, fd_out, len, flags.kernel))
             }
-            Self::Reserved(reserved) => reserved.splice(&ends, fd_in, fd_out, len, flags.kernel),
             Self::Tee => io_splice_core::tee(fd_in, fd_out, len, flags.kernel),
         })
     }
@@ -133,7 +137,6 @@ impl Moves {
 
 /// A call with its arguments understood.
 struct Transfer {
-    call: Call,
     moves: Moves,
     input: End,
     output: End,
@@ -166,7 +169,7 @@ impl Transfer {
         let (input, output) = (self.input, self.output);
         let mut waiter = Waiter::default();
         while *moved < self.len {
-            let ends = descriptors(ruby, self.call.name(), &input, &output, !self.waits())?;
+            let ends = descriptors(ruby, self.moves.call().name(), &input, &output, !self.waits())?;
             let Some((fd_in, fd_out)) = ends else {
                 if *moved > 0 {
                     break;
@@ -195,10 +198,10 @@ impl Transfer {
                 Ok(Step::WouldBlock) if !self.waits() && *moved > 0 => break,
                 Ok(Step::WouldBlock) if !self.waits() => return self.would_block(ruby),
                 Ok(Step::WouldBlock) => {
-                    waiter.wait(ruby, self.call.name(), ready, input, output)?;
+                    waiter.wait(ruby, self.moves.call().name(), ready, input, output)?;
                 }
                 Err(Errno::INTR) => gvl::check_interrupts()?,
-                Err(errno) => return Err(error::transfer(errno, self.call.name(), why, *moved)),
+                Err(errno) => return Err(error::transfer(errno, self.moves.call().name(), why, *moved)),
             }
         }
         Ok(moved.into_value_with(ruby))
@@ -207,7 +210,7 @@ impl Transfer {
     /// Makes one attempt. Another thread could wait for the GVL as long as the kernel waits: for the disk, or for somebody
     /// who holds the lock of a pipe. Alone, it is only let go of where signals are to end that.
     fn attempt(&mut self, fds: [BorrowedFd<'_>; 2], len: usize) -> (Option<Outcome>, Result<(), Error>) {
-        let (call, flags, waits) = (self.call, self.flags, self.waits());
+        let (call, flags, waits) = (self.moves.call(), self.flags, self.waits());
         let ends = [self.input, self.output];
         let mut attempt = |fds: [BorrowedFd<'_>; 2], with_gvl| {
             let attempt = self.moves.attempt(fds, len, flags, with_gvl)?;
@@ -243,7 +246,7 @@ impl Transfer {
 
     fn would_block(&self, ruby: &Ruby) -> Result<Value, Error> {
         match self.manner {
-            Manner::Raise => Err(error::errno(Errno::AGAIN, self.call.name(), None)),
+            Manner::Raise => Err(error::errno(Errno::AGAIN, self.moves.call().name(), None)),
             Manner::Try => Ok(ruby.get_inner(&EAGAIN).into_value_with(ruby)),
         }
     }
