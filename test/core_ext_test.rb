@@ -160,6 +160,26 @@ class TestCoreExt < Minitest::Test
     RUBY
     argf: "ARGV.replace([src.path]); IO.copy_stream(ARGF, dst)",
     argf_by_length: "ARGV.replace([src.path]); IO.copy_stream(ARGF, dst, 10)",
+    small: "File.write(\"\#{dir}/s\", 'x' * 99); File.open(\"\#{dir}/s\") { |s| [IO.copy_stream(s, dst), s.pos] }",
+    small_to_a_pipe: "File.write(\"\#{dir}/s\", 'x' * 99); [IO.copy_stream(\"\#{dir}/s\", w), r.readpartial(200)]",
+    small_to_null: "File.open(File::NULL, 'w') { |null| src.seek(-9, IO::SEEK_END); [IO.copy_stream(src, null), src.pos] }",
+    small_from_the_middle: <<~RUBY,
+      File.write("\#{dir}/s", (1..99).to_a.join)
+      File.open("\#{dir}/s") { |s| s.pos = 40; [IO.copy_stream(s, dst), s.pos] }
+    RUBY
+    small_and_an_offset: <<~RUBY,
+      File.write("\#{dir}/s", (1..99).to_a.join)
+      File.open("\#{dir}/s") { |s| [IO.copy_stream(s, dst, nil, 30), IO.copy_stream(s, dst, 5, 30), s.pos] }
+    RUBY
+    small_with_more_put_back_than_it_has: <<~RUBY,
+      File.write("\#{dir}/s", "small")
+      File.open("\#{dir}/s") { |s| s.ungetbyte("y" * 500); [IO.copy_stream(s, dst), s.pos] }
+    RUBY
+    small_appended: "src.seek(-9, IO::SEEK_END); File.open(dst.path, 'a') { |a| a << 'x'; IO.copy_stream(src, a) }",
+    path_onto_itself: "File.write(\"\#{dir}/s\", 'x'); [IO.copy_stream(\"\#{dir}/s\", \"\#{dir}/s\"), " \
+                      "File.size(\"\#{dir}/s\")]",
+    directory_source_and_a_target_that_is_there: "File.write(\"\#{dir}/o\", 'x'); " \
+                                                 "(IO.copy_stream(dir, \"\#{dir}/o\") rescue File.size(\"\#{dir}/o\"))",
     same_file_overwritten: "File.open(src.path, 'r+') { |same| IO.copy_stream(src, same, 10) }",
     subclass: "File.copy_stream(src, dst, 3)",
     method_itself: "m = IO.method(:copy_stream); [m.owner, m.arity, m.name].map(&:to_s)",
@@ -291,7 +311,9 @@ class TestCoreExt < Minitest::Test
   end
 
   def test_it_goes_through_this_gem
-    assert_equal "core_ext.rb", with_core_ext("print File.basename(IO.method(:copy_stream).source_location.first)")
+    method = "IO::Splice::CoreExt.instance_method(:copy_stream)"
+    assert_equal "true", with_core_ext("print IO.method(:copy_stream).unbind.inspect == IO.singleton_class." \
+                                       "instance_method(:copy_stream).inspect && !!#{method}")
   end
 
   # What others do to the method

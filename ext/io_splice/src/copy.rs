@@ -4,7 +4,7 @@ use io_splice_core::copy::{CopyStream, Hints, Pause, Plan, Timeouts};
 use io_splice_core::{Call, Errno, Side, refusal};
 use magnus::block::Proc;
 use magnus::value::ReprValue;
-use magnus::{Error, IntoValue, RString, Ruby, Value};
+use magnus::{Error, RString, Ruby, Value};
 
 use crate::end::{End, descriptors_for_copy, keep_alive};
 use crate::opened::Opened;
@@ -16,24 +16,47 @@ use crate::{error, gvl, number};
 
 const NAME: &str = "copy_stream";
 
-/// `copy_between(src, dst, len, src_offset, to_size = false) { |bytes_so_far| }`: a copy between two descriptors, to the
-/// end of the input or `len` bytes; the count may be less. With `to_size` a file ends where it does when the copy begins.
-pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
-    error::check_arity(ruby, args.len(), 4..=5)?;
-    let input = End::new(ruby, args[0], Side::Input)?;
-    let output = End::new(ruby, args[1], Side::Output)?;
+/// `copy_between(src, dst, len, src_offset) { |bytes_so_far| }`: a copy between two descriptors, to the end of the input or
+/// `len` bytes; the count may be less.
+pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<u64, Error> {
+    error::check_arity(ruby, args.len(), 4..=4)?;
     let (len, offset) = numbers(ruby, args[2], args[3])?;
     let progress = if ruby.block_given() { Some(ruby.block_proc()?) } else { None };
+    copy(ruby, [args[0], args[1]], Extent { len, offset, to_size: false }, progress)
+}
 
+/// How much is copied, and from where on.
+#[derive(Clone, Copy)]
+pub struct Extent {
+    pub len: Option<u64>,
+    pub offset: Option<u64>,
+    /// A file ends where it does when the copy begins.
+    pub to_size: bool,
+}
+
+/// Copies between two descriptors.
+pub fn copy(
+    ruby: &Ruby,
+    [src, dst]: [Value; 2],
+    extent: Extent,
+    progress: Option<Proc>,
+) -> Result<u64, Error> {
+    let Extent { len, offset, to_size } = extent;
+    let input = End::new(ruby, src, Side::Input)?;
+    let output = End::new(ruby, dst, Side::Output)?;
     descriptors_for_copy(NAME, &input, &output)?;
+    if len == Some(0) && input.is_io() && output.is_io() && progress.is_none() {
+        return Ok(0);
+    }
     let hints = Hints {
-        likely_file: offset.is_some() || input.is_file(ruby),
-        can_unread: input.can_unread(),
-        to_size: args.get(4).is_some_and(|to_size| to_size.to_bool()),
+        likely_file_in: offset.is_some() || input.is_file(ruby),
+        likely_file_out: output.is_file(ruby),
+        can_unread: input.is_io(),
+        to_size,
     };
     let plan =
         inspect_without_gvl(NAME, &[input, output], |fds| Plan::new(fds[0], fds[1], len, offset, hints))?;
-    empty_opened(ruby, NAME, Some(&input), &args[1..2])?;
+    empty_opened(ruby, NAME, Some(&input), &[dst])?;
     let mut copy = CopyStream::new(plan, len, offset);
     if progress.is_some() {
         copy.report();
@@ -57,7 +80,7 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     }
     keep_alive(&input);
     keep_alive(&output);
-    ended.map(|()| copy.delivered().into_value_with(ruby))
+    ended.map(|()| copy.delivered())
 }
 
 /// `check_copy(len, src_offset)`: raises what `copy_between` would raise because of them.
@@ -134,15 +157,16 @@ fn run(
 
 /// Empties those of the targets that were opened, unless one of them is the very file that is to be copied.
 pub fn empty_opened(ruby: &Ruby, call: &str, input: Option<&End>, targets: &[Value]) -> Result<(), Error> {
-    let opened: Vec<_> = targets.iter().filter_map(|target| Opened::from_value(ruby, *target)).collect();
-    for target in &opened {
+    let opened = targets.iter().filter_map(|target| Opened::from_value(ruby, *target));
+    let full: Vec<_> = opened.filter(|target| !target.is_emptied()).collect();
+    for target in &full {
         let Some(input) = input else { continue };
         let fd = target.borrow();
         if inspect_without_gvl(call, &[*input], |fds| io_splice_core::is_same_regular_file(fds[0], fd))? {
             return Err(error::same_file(ruby, call, &target.path()));
         }
     }
-    opened.iter().try_for_each(|target| target.empty())
+    full.iter().try_for_each(|target| target.empty())
 }
 
 /// `IO#timeout` of two ends.

@@ -110,8 +110,8 @@ impl End {
         unsafe { Value::from_raw(io) }.is_kind_of(ruby.class_file())
     }
 
-    /// Whether there is a buffer that bytes could be put back into.
-    pub fn can_unread(self) -> bool {
+    /// Whether it is an IO, which has a buffer that bytes can be put back into.
+    pub fn is_io(self) -> bool {
         matches!(self.kind, Kind::Io(_))
     }
 

@@ -8,8 +8,9 @@ use io_splice_core::{Errno, PrivateFd};
 use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::typed_data::Obj;
 use magnus::value::ReprValue;
-use magnus::{DataTypeFunctions, Error, RString, Ruby, TryConvert, TypedData, Value};
+use magnus::{DataTypeFunctions, Error, RString, RTypedData, Ruby, TryConvert, TypedData, Value};
 
+use crate::ruby_io::is_io;
 use crate::{error, gvl};
 
 /// A file that a copy has opened. It is no File of Ruby's, because an interrupt can make that forget its descriptor,
@@ -35,7 +36,7 @@ impl Opened {
         let name = unsafe { path.as_slice().to_vec() };
         let name = CString::new(name).map_err(|_| error::argument(ruby, "string contains null byte"))?;
         let fd = Mutex::new(None);
-        let opened = ruby.obj_wrap(Self { fd, path: name.clone(), emptied: AtomicBool::new(false) });
+        let opened = ruby.obj_wrap(Self { fd, path: name.clone(), emptied: AtomicBool::new(io_splice_core::empties(flags)) });
         let mut collected = false;
         // As in `without_gvl`: a FIFO may wait for somebody.
         gvl::check_interrupts()?;
@@ -62,12 +63,13 @@ impl Opened {
 
     /// The object, if it is one of these.
     pub fn from_value(ruby: &Ruby, value: Value) -> Option<Obj<Self>> {
-        value.is_kind_of(Self::class(ruby)).then(|| Obj::try_convert(value).ok()).flatten()
+        let is_data = !is_io(value) && RTypedData::from_value(value).is_some();
+        (is_data && value.is_kind_of(Self::class(ruby))).then(|| Obj::try_convert(value).ok()).flatten()
     }
 
     /// `empty`: a file that was there before loses its content, once. A copy does that when nothing else can be wrong.
     pub fn empty(&self) -> Result<(), Error> {
-        if !self.emptied.load(Ordering::Relaxed) {
+        if !self.is_emptied() {
             // A file system may take its time. Interrupts are raised before it, or it goes on.
             loop {
                 match gvl::without(|| io_splice_core::empty(self.borrow())) {
@@ -81,6 +83,11 @@ impl Opened {
             self.emptied.store(true, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Whether it has lost the content that it had before.
+    pub fn is_emptied(&self) -> bool {
+        self.emptied.load(Ordering::Relaxed)
     }
 
     /// Its path.

@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use io_splice_core::{Attempt, Errno, Step, copied};
 use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
+use magnus::value::ReprValue;
 use magnus::{Error, Value};
 use rb_sys::{VALUE, rb_io_t};
 
@@ -231,9 +232,14 @@ impl RubyIo {
     }
 }
 
-/// `check_reader(io)`: checks an IO as Ruby's own `copy_stream` checks its source: that it is not frozen, and open for reading.
+/// Checks an IO as Ruby's own `copy_stream` checks its source: that it is not frozen, and open for reading.
 pub fn check_reader(io: Value) -> Result<(), Error> {
-    // SAFETY: the Ruby layer hands over an IO. For one that is not initialized, or frozen, these raise.
+    // SAFETY: it is an IO, and alive on the stack of the caller; this is called with the GVL.
+    let file = unsafe { RubyIo::of(io.as_raw()) };
+    if !io.is_frozen() && file.is_some_and(|file| file.input_if_clean(false).is_some()) {
+        return Ok(());
+    }
+    // SAFETY: it is an IO. For one that is not initialized, or frozen, these raise.
     protect(|| unsafe {
         let io = io.as_raw();
         rb_sys::rb_check_frozen(io);
@@ -243,9 +249,17 @@ pub fn check_reader(io: Value) -> Result<(), Error> {
     .map(drop)
 }
 
-/// `prepare_writer(io)`: checks an IO as Ruby's own `copy_stream` checks its target, and makes it binary: of two that are
-/// tied to each other, the one that writes.
+/// Checks an IO as Ruby's own `copy_stream` checks its target, and makes it binary: of two that are tied to each other, the
+/// one that writes.
 pub fn prepare_writer(io: Value) -> Result<(), Error> {
+    // SAFETY: the same. Of an IO that is not frozen and is open for writing nothing is raised.
+    unsafe {
+        let file = RubyIo::of(io.as_raw()).filter(|file| !io.is_frozen() && file.tied().is_none());
+        if file.is_some_and(|file| file.output_if_clean().is_some()) {
+            rb_sys::rb_io_ascii8bit_binmode(io.as_raw());
+            return Ok(());
+        }
+    }
     // SAFETY: the same.
     protect(|| unsafe {
         let io = rb_sys::rb_io_get_write_io(io.as_raw());

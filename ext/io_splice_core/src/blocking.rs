@@ -7,7 +7,7 @@ use crate::descriptor::Descriptor;
 /// What an attempt on a descriptor may block for, `SPLICE_F_NONBLOCK` or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MayBlock {
-    /// A pipe, or a socket or terminal in non-blocking mode.
+    /// A pipe, a socket or terminal in non-blocking mode, or a device like `/dev/null`.
     Never,
     /// The peer: a socket or terminal in blocking mode. [`splice_now`](crate::splice_now) and
     /// [`write_now`](crate::write_now) rule it out.
@@ -75,6 +75,7 @@ pub(crate) fn may_block_of(fd: BorrowedFd<'_>, descriptor: &Descriptor) -> MayBl
         FileType::Fifo => MayBlock::Never,
         FileType::RegularFile | FileType::Directory | FileType::BlockDevice => MayBlock::Disk,
         FileType::Socket => if_blocking(MayBlock::Peer),
+        FileType::CharacterDevice if descriptor.is_memory() => MayBlock::Never,
         FileType::CharacterDevice if rustix::termios::isatty(fd) => if_blocking(MayBlock::Peer),
         _ => MayBlock::Unknown,
     }

@@ -1,6 +1,6 @@
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl, fstat};
+use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl, fstat, major, minor};
 
 /// What a descriptor is, and how it is open.
 ///
@@ -33,15 +33,12 @@ impl Descriptor {
         Ok(Self { mode, kind, stat: None })
     }
 
-    /// As [`Descriptor::inspect`], of an input that is most likely a file: of those nobody asks how they are open.
+    /// As [`Descriptor::inspect`], of what is most likely a file: of those nobody asks how they are open.
     pub fn inspect_likely_file(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
         let stat = fstat(fd)?;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => {
-                Ok(Self { mode: OFlags::empty(), kind: FileType::RegularFile, stat: Some(stat) })
-            }
-            _ => Self::inspect(fd),
-        }
+        let file = Self::with_stat(OFlags::empty(), stat);
+        let is_known = file.kind == FileType::RegularFile || file.is_memory();
+        if is_known { Ok(file) } else { Ok(Self::with_stat(fcntl_getfl(fd)?, stat)) }
     }
 
     /// As [`Descriptor::inspect`], and takes no descriptor's word for what it is.
@@ -50,8 +47,11 @@ impl Descriptor {
     }
 
     fn with_mode(fd: BorrowedFd<'_>, mode: OFlags) -> rustix::io::Result<Self> {
-        let stat = fstat(fd)?;
-        Ok(Self { mode, kind: FileType::from_raw_mode(stat.st_mode), stat: Some(stat) })
+        Ok(Self::with_stat(mode, fstat(fd)?))
+    }
+
+    fn with_stat(mode: OFlags, stat: Stat) -> Self {
+        Self { mode, kind: FileType::from_raw_mode(stat.st_mode), stat: Some(stat) }
     }
 
     pub fn kind(&self) -> FileType {
@@ -60,6 +60,17 @@ impl Descriptor {
 
     pub fn is_pipe(&self) -> bool {
         self.kind == FileType::Fifo
+    }
+
+    /// Whether it is `/dev/null`, `/dev/zero` or `/dev/full`.
+    ///
+    /// # References
+    ///  - [Linux]
+    ///
+    /// [Linux]: https://man7.org/linux/man-pages/man4/null.4.html
+    pub fn is_memory(&self) -> bool {
+        let device = self.stat.filter(|_| self.kind == FileType::CharacterDevice).map(|stat| stat.st_rdev);
+        device.is_some_and(|device| major(device) == 1 && matches!(minor(device), 3 | 5 | 7))
     }
 
     pub fn is_nonblocking(&self) -> bool {

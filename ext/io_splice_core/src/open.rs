@@ -6,6 +6,12 @@ use rustix::io::{Errno, Result};
 
 use crate::PrivateFd;
 
+/// The flags with which Ruby's own `IO.copy_stream` opens its source.
+pub const OPEN_SOURCE: i32 = OFlags::RDONLY.union(OFlags::NOCTTY).bits() as i32;
+/// The flags with which it opens its target.
+pub const OPEN_TARGET: i32 =
+    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::TRUNC).union(OFlags::NOCTTY).bits() as i32;
+
 /// `open(path, flags, 0666)`
 ///
 /// # References
@@ -15,6 +21,11 @@ use crate::PrivateFd;
 pub fn open(path: &CStr, flags: i32) -> Result<PrivateFd> {
     let flags = OFlags::from_bits_retain(flags as u32) | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::from_raw_mode(0o666)).map(PrivateFd::new)
+}
+
+/// Whether open(2) with these flags empties a file that is there.
+pub fn empties(flags: i32) -> bool {
+    OFlags::from_bits_retain(flags as u32).contains(OFlags::TRUNC)
 }
 
 /// Empties a regular file, as open(2) with `O_TRUNC` would have done. There is nothing to empty in anything else.

@@ -74,7 +74,10 @@ impl<K: Kernel> Pump<K> {
             taken: 0,
             delivered: 0,
             in_flight: InFlight::default(),
-            read_size: FIRST_READ_SIZE,
+            // One more byte than a file has shows its end.
+            read_size: plan.size.map_or(FIRST_READ_SIZE, |size| {
+                usize::try_from(size.saturating_add(1)).unwrap_or(usize::MAX).clamp(PIPE_BUF, FIRST_READ_SIZE)
+            }),
             max_per_call: MAX_CHUNK,
             max_write: usize::MAX,
             may_block: true,

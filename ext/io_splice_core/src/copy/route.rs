@@ -63,8 +63,10 @@ impl Route {
 /// Facts that a descriptor does not reveal.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hints {
-    /// Probably a regular file: guessing right saves a system call.
-    pub likely_file: bool,
+    /// The input is probably a regular file: guessing right saves a system call.
+    pub likely_file_in: bool,
+    /// The same of the output.
+    pub likely_file_out: bool,
     /// Bytes that were taken from it and cannot be delivered can be put back. Then a pipe is emptied into one of the
     /// gem's own before it is written to a file: straight, it would be locked while its bytes are copied, and who
     /// writes to it would wait (measured with a processor for each: 0.9 instead of 1.6 GB/s).
@@ -83,8 +85,8 @@ pub struct Plan {
     pub(crate) poll_first_out: bool,
     /// A terminal in blocking mode may have room for a single byte when it says that it is ready, and waits for more.
     pub(crate) terminal_out: bool,
-    /// What there is to copy, when the output is the very file that is read: without an end of its own
-    /// the copy would follow what it writes until the disk is full.
+    /// The most that there is to copy, of a file that ends where it does now, and when the output is the very file that is
+    /// read: without an end of its own the copy would follow what it writes until the disk is full.
     pub(crate) limit: Option<u64>,
     /// The size that an input claims that is a regular file. What is behind that, or is not there, only read(2) tells.
     pub(crate) size: Option<u64>,
@@ -112,18 +114,16 @@ impl Plan {
         offset: Option<u64>,
         hints: Hints,
     ) -> rustix::io::Result<Self> {
-        let from = if hints.likely_file {
-            Descriptor::inspect_likely_file(fd_in)
-        } else {
-            Descriptor::inspect(fd_in)
-        }?;
-        let to = Descriptor::inspect(fd_out)?;
+        let from = inspect(fd_in, hints.likely_file_in)?;
+        let most = most(&from, len);
+        // Through memory it does not matter how a file is open.
+        let to = inspect(fd_out, hints.likely_file_out && most <= small_for(FileType::RegularFile))?;
         let limit = limit(fd_in, &from, &to, offset)?;
         let (may_block_in, may_block_out) = (may_block_of(fd_in, &from), may_block_of(fd_out, &to));
         let (poll_first_in, poll_first_out) =
             (needs_poll(may_block_in, &from), needs_poll(may_block_out, &to));
         let terminal_out = is_terminal(may_block_out, &to);
-        let routes = choose(&from, &to, poll_first_out, len, hints, || is_unix_to_tcp(fd_in, fd_out));
+        let routes = choose(&from, &to, poll_first_out, most, hints, || is_unix_to_tcp(fd_in, fd_out));
         let mut plan = Self {
             routes,
             poll_first_in,
@@ -140,6 +140,10 @@ impl Plan {
         }
         plan.describe_input(fd_in, may_block_in, &from);
         plan.file_out &= limit.is_none();
+        if plan.to_size {
+            let rest = from.size().saturating_sub(offset.unwrap_or(0));
+            plan.limit = Some(limit.unwrap_or(u64::MAX).min(rest));
+        }
         Ok(plan)
     }
 
@@ -210,6 +214,16 @@ impl Plan {
     };
 }
 
+fn inspect(fd: BorrowedFd<'_>, likely_file: bool) -> rustix::io::Result<Descriptor> {
+    if likely_file { Descriptor::inspect_likely_file(fd) } else { Descriptor::inspect(fd) }
+}
+
+/// The most that is going to be copied, as far as that is known: a file may grow.
+fn most(from: &Descriptor, len: Option<u64>) -> u64 {
+    let size = (from.kind() == FileType::RegularFile).then(|| from.size());
+    len.unwrap_or(u64::MAX).min(size.unwrap_or(u64::MAX))
+}
+
 /// What there is to copy from a file to itself.
 fn limit(
     fd_in: BorrowedFd<'_>,
@@ -233,24 +247,25 @@ fn small_for(to: FileType) -> u64 {
 /// From here on it is worth asking of which family two sockets are.
 const LARGE: u64 = 64 << 10;
 
-/// The routes for a copy of `len` bytes, the best first.
+/// The routes for a copy of at most so many bytes, the best first.
 fn choose(
     from: &Descriptor,
     to: &Descriptor,
     poll_first_out: bool,
-    len: Option<u64>,
+    most: u64,
     hints: Hints,
     is_unix_to_tcp: impl FnOnce() -> bool,
 ) -> &'static [Route] {
     use Route::{CopyFileRange, PipeToPipe, ReadWrite, Sendfile, Splice, ViaPipe};
-    let small = len.is_some_and(|len| len <= small_for(to.kind()));
-    let large = len.is_none_or(|len| len >= LARGE);
+    let small = most <= small_for(to.kind());
+    let large = most >= LARGE;
     match (from.kind(), to.kind()) {
         (FileType::Fifo, FileType::Fifo) => &[PipeToPipe, ReadWrite],
         (_, FileType::Fifo) => &[Splice, ReadWrite],
         _ if to.appends() => &[ReadWrite],
         // sendfile(2) has no offset for its output.
         (FileType::RegularFile, FileType::RegularFile) if !small => &[CopyFileRange, ViaPipe, ReadWrite],
+        (FileType::Fifo, FileType::RegularFile) if small && hints.can_unread => &[ReadWrite],
         (FileType::Fifo, FileType::RegularFile) if large && hints.can_unread => &[ViaPipe, ReadWrite],
         // A blocking splice from a pipe keeps that pipe locked, so it had better be a pipe of our own.
         (FileType::Fifo, _) if poll_first_out => via_pipe_unless(small),

@@ -87,12 +87,18 @@ fn the_disk_holds_up_a_directory_in_either_mode() {
 }
 
 #[test]
-fn nobody_knows_what_a_driver_does() {
-    for path in ["/dev/zero", "/dev/null"] {
+fn nothing_holds_up_devices_that_are_memory() {
+    for path in ["/dev/zero", "/dev/null", "/dev/full"] {
         let device = File::open(path).unwrap();
-        assert_eq!(hold_in_both_modes(&device), [MayBlock::Unknown; 2]);
-        assert_eq!(may_block_of(reopen(&device, OFlags::RDONLY | OFlags::NONBLOCK)), MayBlock::Unknown);
+        assert_eq!(hold_in_both_modes(&device), [MayBlock::Never; 2], "{path}");
     }
+}
+
+#[test]
+fn nobody_knows_what_a_driver_does() {
+    let device = File::open("/dev/urandom").unwrap();
+    assert_eq!(hold_in_both_modes(&device), [MayBlock::Unknown; 2]);
+    assert_eq!(may_block_of(reopen(&device, OFlags::RDONLY | OFlags::NONBLOCK)), MayBlock::Unknown);
 }
 
 #[test]

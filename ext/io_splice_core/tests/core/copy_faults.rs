@@ -926,7 +926,7 @@ fn every_way_is_refused_in_turn_until_only_reading_and_writing_is_left() {
 #[test]
 fn ends_that_claim_to_be_ready_do_not_make_it_spin() {
     for (from, to) in [(From::File, To::Socket), (From::Pipe, To::Socket), (From::Socket, To::Pipe)] {
-        let case = Case { answers: vec![Answer::InVain; 10], ..Case::new(from, to, 10) };
+        let case = Case { answers: vec![Answer::InVain; 10], ..Case::new(from, to, 30_000) };
         let outcome = check(&case);
         // A socket is asked once more, and then by read(2): each takes one of the answers.
         let stalls = if from == From::Socket { 4 } else { 10 };
@@ -943,7 +943,7 @@ fn a_stall_is_under_the_timeouts() {
     ];
     for (from, to, side) in pairs {
         let waits = vec![Wait::Ready, Wait::TimedOut];
-        let case = Case { answers: vec![Answer::InVain; 5], waits, ..Case::new(from, to, 10) };
+        let case = Case { answers: vec![Answer::InVain; 5], waits, ..Case::new(from, to, 30_000) };
         assert_eq!(check(&case).end, Pause::TimedOut(side));
     }
 }
