@@ -176,6 +176,81 @@ class TestCoreExt < Minitest::Test
       File.open("\#{dir}/s") { |s| s.ungetbyte("y" * 500); [IO.copy_stream(s, dst), s.pos] }
     RUBY
     small_appended: "src.seek(-9, IO::SEEK_END); File.open(dst.path, 'a') { |a| a << 'x'; IO.copy_stream(src, a) }",
+    many_small_pieces_into_a_pipe: <<~RUBY,
+      q, v = IO.pipe
+      40.times { w << "x" && IO.copy_stream(r, v, 1) }
+      q.readpartial(99)
+    RUBY
+    small_pieces_as_they_come: <<~RUBY,
+      q, v = IO.pipe
+      IO.popen("for i in $(seq 40); do echo $i; sleep 0.003; done") { |io| IO.copy_stream(io, v) }
+      q.readpartial(999)
+    RUBY
+    small_messages_of_a_socket_into_a_pipe: <<~RUBY,
+      require "socket"
+      a, b = UNIXSocket.pair
+      40.times { b << "x" }
+      b.close
+      [IO.copy_stream(a, w), r.readpartial(99)]
+    RUBY
+    ended_pipe_to_a_full_one: <<~RUBY,
+      loop { w.write_nonblock("x" * 4096) } rescue IO::WaitWritable
+      a, b = IO.pipe
+      b.close
+      IO.copy_stream(a, w)
+    RUBY
+    ended_sockets_to_full_ones: <<~RUBY,
+      require "socket"
+      [UNIXSocket.pair, UNIXSocket.pair].then do |(a, b), (c, d)|
+        loop { c.write_nonblock("x" * 4096) } rescue IO::WaitWritable
+        b.close
+        IO.copy_stream(a, c)
+      end
+    RUBY
+    file_at_its_end_to_a_full_blocking_socket: <<~RUBY,
+      require "socket"
+      require "io/nonblock"
+      c, d = UNIXSocket.pair
+      loop { c.write_nonblock("x" * 4096) } rescue IO::WaitWritable
+      c.nonblock = false
+      src.seek(0, IO::SEEK_END)
+      [IO.copy_stream(src, c), File.open(File::NULL) { |null| IO.copy_stream(null, c) }]
+    RUBY
+    ended_pipe_to_a_broken_one: "r.close; a, b = IO.pipe; b.close; IO.copy_stream(a, w)",
+    ended_socket_to_a_broken_pipe: "require 'socket'; r.close; a, b = UNIXSocket.pair; b.close; IO.copy_stream(a, w)",
+    child_whose_parent_leaves: <<~'RUBY',
+      copying = "$stderr.reopen($stdout) && IO.copy_stream(STDIN, STDOUT)"
+      IO.popen([RbConfig.ruby, *$options, "-rrbconfig", "-e", copying], "r+") { |io| io.write("bar") && io.read(3) }
+      $?.exitstatus
+    RUBY
+    offset_of_a_socket: <<~RUBY,
+      require "socket"
+      require "io/nonblock"
+      [true, false].map do |nonblock|
+        a, b = UNIXSocket.pair
+        a.nonblock = nonblock
+        b << "0123456789"
+        [(IO.copy_stream(a, dst, 4, 2) rescue $!.class.name), a.readpartial(99)]
+      end
+    RUBY
+    offset_of_an_empty_blocking_pipe: "require 'io/nonblock'; r.nonblock = false; IO.copy_stream(r, dst, 4, 0)",
+    messages_made_of_a_stream: <<~RUBY,
+      require "socket"
+      a, b = UNIXSocket.pair(:DGRAM)
+      Thread.new { w << "x" * 50_000 && w.close }
+      count = IO.copy_stream(r, a, 50_000)
+      a.close
+      [count, [b.recv(99_999).size, b.recv(99_999).size].sum >= 16_384]
+    RUBY
+    what_can_only_be_waited_for: <<~RUBY,
+      process = IO.for_fd(syscall(434, Process.pid, 0))
+      [[process, dst], [File.open(src.path), process]].map { |ends| IO.copy_stream(*ends) rescue $!.class.name }
+    RUBY
+    timeout: <<~RUBY,
+      r.timeout = 0.05 if r.respond_to?(:timeout=)
+      Thread.new { sleep(0.2) && w << "late" && w.close }
+      IO.copy_stream(r, dst)
+    RUBY
     path_onto_itself: "File.write(\"\#{dir}/s\", 'x'); [IO.copy_stream(\"\#{dir}/s\", \"\#{dir}/s\"), " \
                       "File.size(\"\#{dir}/s\")]",
     directory_source_and_a_target_that_is_there: "File.write(\"\#{dir}/o\", 'x'); " \
@@ -277,6 +352,7 @@ class TestCoreExt < Minitest::Test
       end
     end
 
+    $options = ARGV
     cases = Marshal.load($stdin.binmode.read)
     $stdout.binmode.write(Marshal.dump(cases.transform_values { |code| outcome(code) }))
   RUBY
@@ -284,7 +360,7 @@ class TestCoreExt < Minitest::Test
   def self.outcomes
     @outcomes ||= [[], ["-I", LIB, "-rio/splice/core_ext"]].map do |options|
       input = { stdin_data: Marshal.dump(CASES), binmode: true }
-      out, status = Open3.capture2(RbConfig.ruby, "-W0", *options, "-e", PROGRAM, **input)
+      out, status = Open3.capture2(RbConfig.ruby, "-W0", *options, "-e", PROGRAM, "--", *options, **input)
       raise "the program failed" unless status.success?
 
       Marshal.load(out) # rubocop:disable Security/MarshalLoad

@@ -22,7 +22,7 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<u64, Error> {
     error::check_arity(ruby, args.len(), 4..=4)?;
     let (len, offset) = numbers(ruby, args[2], args[3])?;
     let progress = if ruby.block_given() { Some(ruby.block_proc()?) } else { None };
-    copy(ruby, [args[0], args[1]], Extent { len, offset, to_size: false }, progress)
+    copy(ruby, [args[0], args[1]], Extent { len, offset, as_rubys: false }, progress)
 }
 
 /// How much is copied, and from where on.
@@ -30,8 +30,8 @@ pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<u64, Error> {
 pub struct Extent {
     pub len: Option<u64>,
     pub offset: Option<u64>,
-    /// A file ends where it does when the copy begins.
-    pub to_size: bool,
+    /// As with Ruby's own `copy_stream` a file ends where it does when the copy begins, and `IO#timeout` is not asked for.
+    pub as_rubys: bool,
 }
 
 /// Copies between two descriptors.
@@ -41,7 +41,7 @@ pub fn copy(
     extent: Extent,
     progress: Option<Proc>,
 ) -> Result<u64, Error> {
-    let Extent { len, offset, to_size } = extent;
+    let Extent { len, offset, as_rubys } = extent;
     let input = End::new(ruby, src, Side::Input)?;
     let output = End::new(ruby, dst, Side::Output)?;
     descriptors_for_copy(NAME, &input, &output)?;
@@ -52,7 +52,7 @@ pub fn copy(
         likely_file_in: offset.is_some() || input.is_file(ruby),
         likely_file_out: output.is_file(ruby),
         can_unread: input.is_io(),
-        to_size,
+        to_size: as_rubys,
     };
     let plan =
         inspect_without_gvl(NAME, &[input, output], |fds| Plan::new(fds[0], fds[1], len, offset, hints))?;
@@ -73,7 +73,7 @@ pub fn copy(
         copy.prepend(bytes);
         Ok(more)
     };
-    let mut ended = run(ruby, &mut copy, input, output, read_ahead, progress);
+    let mut ended = run(ruby, &mut copy, input, output, !as_rubys, read_ahead, progress);
     if ended.is_err() && copy.needs_abort() {
         let interrupted = abort_copy(input, output, |fd_in, fd_out| copy.abort(fd_in, fd_out));
         ended = interrupted.and(ended);
@@ -120,6 +120,7 @@ fn run(
     copy: &mut CopyStream,
     input: End,
     output: End,
+    has_timeouts: bool,
     mut read_ahead: impl FnMut(&mut CopyStream) -> Result<bool, Error>,
     progress: Option<Proc>,
 ) -> Result<(), Error> {
@@ -131,7 +132,9 @@ fn run(
     let mut scheduler = Scheduler::default();
     loop {
         descriptors_for_copy(NAME, &input, &output)?;
-        copy.set_timeouts(timeouts(input, output)?);
+        if has_timeouts {
+            copy.set_timeouts(timeouts(input, output)?);
+        }
         let mut host = GvlFreeHost::new();
         let (mut pause, mut why) = (Pause::Interrupted, None);
         without_gvl(NAME, &[input, output], &mut |fds| {

@@ -79,7 +79,7 @@ fn extent(args: &[Value]) -> Option<Extent> {
         }
         _ => Some(None),
     };
-    Some(Extent { len: plain(2)?, offset: plain(3)?, to_size: true })
+    Some(Extent { len: plain(2)?, offset: plain(3)?, as_rubys: true })
 }
 
 fn copy_files(ruby: &Ruby, args: &[Value]) -> Result<u64, Error> {

@@ -19,6 +19,7 @@ pub mod copy;
 mod attempt;
 mod blocking;
 mod descriptor;
+mod ended;
 mod epoll;
 mod flags;
 mod memory;
@@ -44,7 +45,9 @@ pub use blocking::{MayBlock, SpliceEnds, may_block};
 pub use epoll::EpollSet;
 pub use flags::Flags;
 pub use memory::copied;
-pub use open::{OPEN_SOURCE, OPEN_TARGET, check_input, check_output, empties, empty, is_same_regular_file, open};
+pub use open::{
+    OPEN_SOURCE, OPEN_TARGET, check_input, check_output, empties, empty, is_same_regular_file, open,
+};
 pub use pages::{PageSlice, Pages};
 pub use pipe::{default_capacity, pipe_size, set_pipe_size};
 pub use pool::PooledPipe;

@@ -7,6 +7,7 @@ use rustix::pipe::SpliceFlags;
 
 use crate::attempt::Step;
 use crate::descriptor::Descriptor;
+use crate::ended::{has_ended, socket_has_ended};
 use crate::pool::PooledPipe;
 use crate::read::read_now;
 use crate::ready::{Readiness, ready};
@@ -67,6 +68,12 @@ pub trait Kernel {
 
     /// [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html), at once
     fn ready(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Result<Readiness>;
+
+    /// Whether a pipe or a socket has ended and is empty, or a file is read to its end: as far as that shows without taking
+    /// anything, or waiting. `at` is where the next call would read, if that is not where the file stands.
+    fn has_ended(&mut self, _input: BorrowedFd<'_>, _is_socket: bool, _at: Option<u64>) -> bool {
+        false
+    }
 
     /// How many bytes a socket takes at once, as far as that can be known, and 0 if it is not writable; `None` of what is
     /// not a socket.
@@ -162,6 +169,10 @@ impl Kernel for Linux {
 
     fn ready(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Result<Readiness> {
         ready(input, output)
+    }
+
+    fn has_ended(&mut self, input: BorrowedFd<'_>, is_socket: bool, at: Option<u64>) -> bool {
+        if is_socket { socket_has_ended(input) } else { has_ended(input, at) }
     }
 
     fn room(&mut self, output: BorrowedFd<'_>) -> Option<usize> {

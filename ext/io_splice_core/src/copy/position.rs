@@ -31,6 +31,15 @@ impl Position {
         }
     }
 
+    /// Where the next call reads, if that is not where the file stands.
+    pub fn at(&self) -> Option<u64> {
+        match self {
+            Self::Kernel => None,
+            Self::Given(offset) => Some(*offset),
+            Self::Reserved(region) => Some(region.start),
+        }
+    }
+
     /// Makes sure that a call can work with an offset, and returns how far it may go: to `size`, the end of the file, and
     /// to the end of the region, which at first is as long as `len`.
     pub fn reserve(

@@ -5,6 +5,7 @@ use rustix::io::{Errno, Result};
 
 use super::in_flight::{InFlight, Write};
 use super::position::{Position, write_reserved};
+use super::route::MESSAGE;
 use super::{Kernel, Linux, Plan, Route};
 use crate::PIPE_BUF;
 use crate::pool::MODEST;
@@ -61,6 +62,9 @@ pub struct Pump<K: Kernel = Linux> {
     lost: Option<Errno>,
     /// Whether there are bytes read ahead of the input that are still to be prepended.
     more_ahead: bool,
+    /// Whether small pieces are to be expected, of which each that is spliced to a pipe takes a slot: until a read fills its
+    /// buffer, after a small piece, and from a socket at first, which may hold many.
+    merging: bool,
 }
 
 impl<K: Kernel> Pump<K> {
@@ -79,9 +83,10 @@ impl<K: Kernel> Pump<K> {
                 usize::try_from(size.saturating_add(1)).unwrap_or(usize::MAX).clamp(PIPE_BUF, FIRST_READ_SIZE)
             }),
             max_per_call: MAX_CHUNK,
-            max_write: usize::MAX,
+            max_write: if plan.messages_out { MESSAGE } else { usize::MAX },
             may_block: true,
             more_ahead: false,
+            merging: plan.merge && plan.socket_in,
             blocked: None,
             lost: None,
         }
@@ -176,6 +181,8 @@ impl<K: Kernel> Pump<K> {
 
     fn end_step(&mut self, step: Result<Advance>, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Advance {
         let step = match step {
+            // An output that takes nothing does not matter any more when there is nothing to come.
+            Ok(Advance::Blocked(Side::Output)) if self.has_ended(input) => Ok(Advance::Done),
             // Once more, right after it was reported as ready? poll(2) says whether somebody else was quicker.
             Ok(Advance::Blocked(side)) if self.was_blocked(side) => self
                 .is_ready(side, input, output)
@@ -232,7 +239,14 @@ impl<K: Kernel> Pump<K> {
         if !self.in_flight.is_empty() {
             return self.deliver(output);
         }
+        // A pipe without a reader is an error, also when nothing is left to be written to it.
+        if self.plan.pipe_out && self.was_blocked(Side::Input) && self.has_ended(input) {
+            return Ok(Advance::Done);
+        }
         match self.plan.routes[0] {
+            Route::Splice | Route::PipeToPipe if self.merging => {
+                self.try_fill_by(Route::ReadWrite, input, usize::MAX)
+            }
             Route::CopyFileRange | Route::Sendfile | Route::Splice | Route::PipeToPipe => {
                 self.move_directly(input, output)
             }
@@ -242,6 +256,13 @@ impl<K: Kernel> Pump<K> {
             },
             Route::ReadWrite => self.try_fill(input, usize::MAX),
         }
+    }
+
+    /// Whether nothing is in flight, and nothing comes any more.
+    fn has_ended(&mut self, input: BorrowedFd<'_>) -> bool {
+        self.in_flight.is_empty()
+            && !self.plan.messages_in
+            && self.kernel.has_ended(input, self.plan.socket_in, self.position.at())
     }
 
     /// How much may be taken at once: what the output takes at once, and a little more, which is held when it stops.
@@ -295,9 +316,11 @@ impl<K: Kernel> Pump<K> {
             Ok(bytes) => {
                 self.record_taken(bytes);
                 self.delivered += bytes as u64;
+                self.merging = self.plan.merge && bytes < PIPE_BUF;
                 Ok(Advance::Progress)
             }
             Err(Errno::AGAIN) => self.which_side_blocks(input, output),
+            Err(Errno::PIPE) if self.plan.pipe_out && self.has_ended(input) => Ok(Advance::Done),
             Err(Errno::MSGSIZE) => Ok(self.write_messages()),
             // Between two pipes it may mean that they are one: a copy by any route would never end.
             Err(Errno::INVAL) if route == Route::PipeToPipe && self.kernel.is_same_pipe(input, output) => {
@@ -369,6 +392,10 @@ impl<K: Kernel> Pump<K> {
     }
 
     fn try_fill(&mut self, input: BorrowedFd<'_>, room: usize) -> Result<Advance> {
+        self.try_fill_by(self.plan.routes[0], input, room)
+    }
+
+    fn try_fill_by(&mut self, route: Route, input: BorrowedFd<'_>, room: usize) -> Result<Advance> {
         let len = match self.next_len(room) {
             0 => return Ok(Advance::Done),
             len => len,
@@ -376,7 +403,6 @@ impl<K: Kernel> Pump<K> {
         if self.plan.poll_first_in && !self.may_call(Side::Input, input, input)? {
             return Ok(Advance::Blocked(Side::Input));
         }
-        let route = self.plan.routes[0];
         if route == Route::ReadWrite {
             return self.fill_buffer(input, len);
         }
@@ -421,6 +447,7 @@ impl<K: Kernel> Pump<K> {
             Ok(0) => Ok(Advance::Done),
             Ok(bytes) => {
                 self.record_taken(bytes);
+                self.merging &= bytes < len;
                 Ok(Advance::Progress)
             }
             Err(Errno::AGAIN) => Ok(Advance::Blocked(Side::Input)),
@@ -463,7 +490,7 @@ impl<K: Kernel> Pump<K> {
                 Ok(Advance::Progress)
             }
             // The output is a socket with messages, and this is too long for one.
-            Err(Errno::MSGSIZE) if portion > FIRST_READ_SIZE && !self.plan.messages_in => {
+            Err(Errno::MSGSIZE) if portion > MESSAGE && !self.plan.messages_in => {
                 self.in_flight.take_into_memory(&mut self.kernel)?;
                 Ok(self.write_messages())
             }
@@ -487,7 +514,7 @@ impl<K: Kernel> Pump<K> {
 
     /// Goes on by write(2), in portions that are short enough for a message.
     fn write_messages(&mut self) -> Advance {
-        self.max_write = FIRST_READ_SIZE;
+        self.max_write = MESSAGE;
         self.plan.routes = &[Route::ReadWrite];
         Advance::Progress
     }

@@ -1,3 +1,4 @@
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -100,6 +101,12 @@ pub struct Plan {
     pub(crate) messages_in: bool,
     /// The output is a regular file.
     pub(crate) file_out: bool,
+    /// The output is a pipe, which takes nothing by splice(2) while it is full or has no reader, whatever the input says.
+    pub(crate) pipe_out: bool,
+    /// Small pieces for a pipe go through memory: spliced, each takes a slot of it, however small, and there are 16 of them.
+    pub(crate) merge: bool,
+    /// The output is a socket with messages: what is no message is cut into such as Ruby's own `copy_stream` makes.
+    pub(crate) messages_out: bool,
     /// The input is a terminal that ends after a silence (termios(3): VMIN 0, VTIME), which poll(2) does not tell.
     pub(crate) silence: Option<Duration>,
 }
@@ -116,8 +123,13 @@ impl Plan {
     ) -> rustix::io::Result<Self> {
         let from = inspect(fd_in, hints.likely_file_in)?;
         let most = most(&from, len);
+        if offset.is_some() && from.kind() != FileType::RegularFile {
+            // An end without a position does not ignore an offset.
+            tell(fd_in)?;
+        }
         // Through memory it does not matter how a file is open.
         let to = inspect(fd_out, hints.likely_file_out && most <= small_for(FileType::RegularFile))?;
+        check_special(fd_in, fd_out, &from, &to)?;
         let limit = limit(fd_in, &from, &to, offset)?;
         let (may_block_in, may_block_out) = (may_block_of(fd_in, &from), may_block_of(fd_out, &to));
         let (poll_first_in, poll_first_out) =
@@ -132,9 +144,15 @@ impl Plan {
             limit,
             to_size: hints.to_size && from.size() > 0,
             file_out: to.kind() == FileType::RegularFile,
+            pipe_out: to.is_pipe(),
+            merge: to.is_pipe() && hints.can_unread,
             socket_out: to.kind() == FileType::Socket,
             ..Self::UNKNOWN
         };
+        if plan.socket_out && most > MESSAGE as u64 && has_messages(fd_out) {
+            plan.messages_out = true;
+            plan.routes = &[Route::ReadWrite];
+        }
         if routes[0] == Route::CopyFileRange && !from.is_on_device_of(&to) && is_refused(fd_in, fd_out) {
             plan.routes = &routes[1..];
         }
@@ -210,8 +228,28 @@ impl Plan {
         socket_out: false,
         messages_in: false,
         file_out: false,
+        pipe_out: false,
+        merge: false,
+        messages_out: false,
         silence: None,
     };
+}
+
+/// `EINVAL` for what can never be read, or written: an epoll or pidfd descriptor is ready now and then all the same. What
+/// has no type of its own is asked by a call of no bytes.
+fn check_special(
+    fd_in: BorrowedFd<'_>,
+    fd_out: BorrowedFd<'_>,
+    from: &Descriptor,
+    to: &Descriptor,
+) -> rustix::io::Result<()> {
+    if from.kind() == FileType::Unknown {
+        rustix::io::readv(fd_in, &mut [IoSliceMut::new(&mut [])])?;
+    }
+    if to.kind() == FileType::Unknown {
+        rustix::io::writev(fd_out, &[IoSlice::new(&[])])?;
+    }
+    Ok(())
 }
 
 fn inspect(fd: BorrowedFd<'_>, likely_file: bool) -> rustix::io::Result<Descriptor> {
@@ -244,6 +282,9 @@ fn small_for(to: FileType) -> u64 {
     if to == FileType::RegularFile { 16 << 10 } else { 4 << 10 }
 }
 
+/// The longest message that is made of bytes which are none: as long as those of Ruby's own `copy_stream`.
+pub(crate) const MESSAGE: usize = 16 << 10;
+
 /// From here on it is worth asking of which family two sockets are.
 const LARGE: u64 = 64 << 10;
 
@@ -260,17 +301,18 @@ fn choose(
     let small = most <= small_for(to.kind());
     let large = most >= LARGE;
     match (from.kind(), to.kind()) {
+        (FileType::RegularFile, _) if small => &[ReadWrite],
+        (_, FileType::Fifo) if small && hints.can_unread => &[ReadWrite],
         (FileType::Fifo, FileType::Fifo) => &[PipeToPipe, ReadWrite],
         (_, FileType::Fifo) => &[Splice, ReadWrite],
         _ if to.appends() => &[ReadWrite],
         // sendfile(2) has no offset for its output.
-        (FileType::RegularFile, FileType::RegularFile) if !small => &[CopyFileRange, ViaPipe, ReadWrite],
+        (FileType::RegularFile, FileType::RegularFile) => &[CopyFileRange, ViaPipe, ReadWrite],
         (FileType::Fifo, FileType::RegularFile) if small && hints.can_unread => &[ReadWrite],
         (FileType::Fifo, FileType::RegularFile) if large && hints.can_unread => &[ViaPipe, ReadWrite],
         // A blocking splice from a pipe keeps that pipe locked, so it had better be a pipe of our own.
         (FileType::Fifo, _) if poll_first_out => via_pipe_unless(small),
         (FileType::Fifo, _) => &[Splice, ReadWrite],
-        (FileType::RegularFile, _) if small => &[ReadWrite],
         (FileType::RegularFile | FileType::BlockDevice, _) => &[Sendfile, ReadWrite],
         _ => via_pipe_unless(small || large && is_unix_to_tcp()),
     }

@@ -53,7 +53,12 @@ fn every_byte_arrives_between_all_kinds() {
 #[test]
 fn what_is_known_of_an_input_changes_no_byte() {
     for (likely_file, can_unread) in [(false, true), (true, false), (true, true)] {
-        let known = Hints { likely_file_in: likely_file, likely_file_out: likely_file, can_unread, ..Hints::default() };
+        let known = Hints {
+            likely_file_in: likely_file,
+            likely_file_out: likely_file,
+            can_unread,
+            ..Hints::default()
+        };
         for (from, to) in KINDS.into_iter().flat_map(|from| KINDS.map(|to| (from, to))) {
             for len in [None, Some(100), Some(100_000)] {
                 let input = Input::new(from, pattern(300_001));
