@@ -93,27 +93,37 @@ impl Moves {
         }
     }
 
-    /// Makes one attempt. With the GVL it is none where that may have to wait.
+    /// Looks at what the ends are, as far as that matters.
+    fn inspect(
+        &self,
+        [fd_in, fd_out]: [BorrowedFd<'_>; 2],
+        likely_files: [bool; 2],
+    ) -> io_splice_core::Result<Option<SpliceEnds>> {
+        match self {
+            Self::Splice { .. } | Self::Reserved(_) => {
+                SpliceEnds::inspect(fd_in, fd_out, likely_files).map(Some)
+            }
+            Self::Tee => Ok(None),
+        }
+    }
+
+    /// Makes one attempt.
     fn attempt(
         &mut self,
+        ends: Option<SpliceEnds>,
         [fd_in, fd_out]: [BorrowedFd<'_>; 2],
         len: usize,
         flags: Flags,
-        with_gvl: bool,
-    ) -> Option<Attempt> {
-        let ends = || match SpliceEnds::inspect(fd_in, fd_out) {
-            Ok(ends) if with_gvl && !ends.never_block() => None,
-            ends => Some(ends),
-        };
-        Some(match self {
-            Self::Splice { off_in, off_out } => ends()?.and_then(|ends| {
+    ) -> Attempt {
+        match (self, ends) {
+            (Self::Splice { off_in, off_out }, Some(ends)) => {
                 splice_now(&ends, fd_in, off_in.as_mut(), fd_out, off_out.as_mut(), len, flags.kernel)
-            }),
-            Self::Reserved(reserved) => {
-                ends()?.and_then(|ends| reserved.splice(&ends, fd_in, fd_out, len, flags.kernel))
             }
-            Self::Tee => io_splice_core::tee(fd_in, fd_out, len, flags.kernel),
-        })
+            (Self::Reserved(reserved), Some(ends)) => {
+                reserved.splice(&ends, fd_in, fd_out, len, flags.kernel)
+            }
+            _ => io_splice_core::tee(fd_in, fd_out, len, flags.kernel),
+        }
     }
 
     /// Whether a part of a file is reserved that has not been moved.
@@ -176,7 +186,7 @@ impl Transfer {
                 }
                 return self.would_block(ruby);
             };
-            let (outcome, interrupted) = self.attempt([fd_in, fd_out], self.len - *moved);
+            let (outcome, interrupted) = self.attempt(ruby, [fd_in, fd_out], self.len - *moved);
             let Some(Outcome { attempt, ready, why }) = outcome else {
                 interrupted?;
                 continue;
@@ -208,29 +218,45 @@ impl Transfer {
     }
 
     /// Makes one attempt. Another thread could wait for the GVL as long as the kernel waits: for the disk, or for somebody
-    /// who holds the lock of a pipe. Alone, it is only let go of where signals are to end that.
-    fn attempt(&mut self, fds: [BorrowedFd<'_>; 2], len: usize) -> (Option<Outcome>, Result<(), Error>) {
-        let (call, flags, waits) = (self.moves.call(), self.flags, self.waits());
+    /// who holds the lock of a pipe. Alone, it is only let go of where signals are to end a wait for a peer.
+    fn attempt(
+        &mut self,
+        ruby: &Ruby,
+        fds: [BorrowedFd<'_>; 2],
+        len: usize,
+    ) -> (Option<Outcome>, Result<(), Error>) {
         let ends = [self.input, self.output];
-        let mut attempt = |fds: [BorrowedFd<'_>; 2], with_gvl| {
-            let attempt = self.moves.attempt(fds, len, flags, with_gvl)?;
-            let (mut ready_ends, mut why) = (None, None);
-            match attempt {
-                Ok(Step::WouldBlock) if waits => ready_ends = ready(fds[0], fds[1]).ok(),
-                Err(errno) if errno != Errno::INTR => why = refusal(call, Some(fds[0]), fds[1], errno),
-                _ => {}
-            }
-            Some(Outcome { attempt, ready: ready_ends, why })
-        };
+        let likely_files = ends.map(|end| end.is_file(ruby));
         if gvl::alone() {
-            if let Some(outcome) = attempt(fds, true) {
-                return (Some(outcome), Ok(()));
+            let looked = self.moves.inspect(fds, likely_files);
+            if !matches!(looked, Ok(Some(ends)) if !ends.wait_for_no_peer()) {
+                return (Some(self.attempt_now(looked, fds, len)), Ok(()));
             }
         }
         let mut found = None;
-        let interrupted =
-            attempt_without_gvl(call.name(), &ends, &mut |fds| found = attempt([fds[0], fds[1]], false));
+        let interrupted = attempt_without_gvl(self.moves.call().name(), &ends, &mut |fds| {
+            let fds = [fds[0], fds[1]];
+            found = Some(self.attempt_now(self.moves.inspect(fds, likely_files), fds, len));
+        });
         (found, interrupted)
+    }
+
+    fn attempt_now(
+        &mut self,
+        ends: io_splice_core::Result<Option<SpliceEnds>>,
+        fds: [BorrowedFd<'_>; 2],
+        len: usize,
+    ) -> Outcome {
+        let attempt = ends.and_then(|ends| self.moves.attempt(ends, fds, len, self.flags));
+        let (mut ready_ends, mut why) = (None, None);
+        match attempt {
+            Ok(Step::WouldBlock) if self.waits() => ready_ends = ready(fds[0], fds[1]).ok(),
+            Err(errno) if errno != Errno::INTR => {
+                why = refusal(self.moves.call(), Some(fds[0]), fds[1], errno);
+            }
+            _ => {}
+        }
+        Outcome { attempt, ready: ready_ends, why }
     }
 
     fn waits(&self) -> bool {

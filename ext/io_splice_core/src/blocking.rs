@@ -40,11 +40,16 @@ pub struct SpliceEnds {
 }
 
 impl SpliceEnds {
-    /// Looks at both. When the input is not a pipe, the output is one, or the call is refused at once; so then the output
-    /// need not be looked at.
-    pub fn inspect(fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>) -> rustix::io::Result<Self> {
-        let input = Descriptor::inspect(fd_in)?;
-        let output = if input.is_pipe() { Some(Descriptor::inspect(fd_out)?) } else { None };
+    /// Looks at both; of what is likely a file in another way, which then saves a system call. When the input is not a pipe,
+    /// the output is one, or the call is refused at once; so then the output need not be looked at.
+    pub fn inspect(
+        fd_in: BorrowedFd<'_>,
+        fd_out: BorrowedFd<'_>,
+        likely_files: [bool; 2],
+    ) -> rustix::io::Result<Self> {
+        let input = Descriptor::inspect_either(fd_in, likely_files[0])?;
+        let output =
+            if input.is_pipe() { Some(Descriptor::inspect_either(fd_out, likely_files[1])?) } else { None };
         let is_file = |descriptor: &Descriptor| descriptor.kind() == FileType::RegularFile;
         Ok(Self {
             may_block: [
@@ -62,9 +67,9 @@ impl SpliceEnds {
         self.may_block
     }
 
-    /// Whether neither of them can make an attempt block.
-    pub fn never_block(&self) -> bool {
-        self.may_block == [MayBlock::Never; 2]
+    /// Whether an attempt waits for nothing but a disk.
+    pub fn wait_for_no_peer(&self) -> bool {
+        self.may_block.iter().all(|may_block| matches!(may_block, MayBlock::Never | MayBlock::Disk))
     }
 }
 

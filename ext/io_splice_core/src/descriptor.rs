@@ -33,8 +33,12 @@ impl Descriptor {
         Ok(Self { mode, kind, stat: None })
     }
 
-    /// As [`Descriptor::inspect`], of what is most likely a file: of those nobody asks how they are open.
-    pub fn inspect_likely_file(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
+    /// As [`Descriptor::inspect`]; what is likely a file is asked at once what it is, and not how it is open.
+    pub fn inspect_either(fd: BorrowedFd<'_>, likely_file: bool) -> rustix::io::Result<Self> {
+        if likely_file { Self::inspect_likely_file(fd) } else { Self::inspect(fd) }
+    }
+
+    fn inspect_likely_file(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
         let stat = fstat(fd)?;
         let file = Self::with_stat(OFlags::empty(), stat);
         let is_known = file.kind == FileType::RegularFile || file.is_memory();

@@ -121,14 +121,15 @@ impl Plan {
         offset: Option<u64>,
         hints: Hints,
     ) -> rustix::io::Result<Self> {
-        let from = inspect(fd_in, hints.likely_file_in)?;
+        let from = Descriptor::inspect_either(fd_in, hints.likely_file_in)?;
         let most = most(&from, len);
         if offset.is_some() && from.kind() != FileType::RegularFile {
             // An end without a position does not ignore an offset.
             tell(fd_in)?;
         }
         // Through memory it does not matter how a file is open.
-        let to = inspect(fd_out, hints.likely_file_out && most <= small_for(FileType::RegularFile))?;
+        let small_file = hints.likely_file_out && most <= small_for(FileType::RegularFile);
+        let to = Descriptor::inspect_either(fd_out, small_file)?;
         check_special(fd_in, fd_out, &from, &to)?;
         let limit = limit(fd_in, &from, &to, offset)?;
         let (may_block_in, may_block_out) = (may_block_of(fd_in, &from), may_block_of(fd_out, &to));
@@ -250,10 +251,6 @@ fn check_special(
         rustix::io::writev(fd_out, &[IoSlice::new(&[])])?;
     }
     Ok(())
-}
-
-fn inspect(fd: BorrowedFd<'_>, likely_file: bool) -> rustix::io::Result<Descriptor> {
-    if likely_file { Descriptor::inspect_likely_file(fd) } else { Descriptor::inspect(fd) }
 }
 
 /// The most that is going to be copied, as far as that is known: a file may grow.

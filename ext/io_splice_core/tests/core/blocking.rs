@@ -42,7 +42,7 @@ fn the_output_matters_only_behind_a_pipe() {
     let pipe = pipe();
     let (socket, _peer) = UnixStream::pair().unwrap();
     let of = |input: &dyn AsFd, output: &dyn AsFd| {
-        SpliceEnds::inspect(input.as_fd(), output.as_fd()).unwrap().may_block()
+        SpliceEnds::inspect(input.as_fd(), output.as_fd(), [false; 2]).unwrap().may_block()
     };
     assert_eq!(of(&pipe.reader, &socket), [MayBlock::Never, MayBlock::Peer]);
     assert_eq!(of(&socket, &pipe.writer), [MayBlock::Peer, MayBlock::Never]);
