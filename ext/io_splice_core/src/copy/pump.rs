@@ -5,6 +5,8 @@ use rustix::io::{Errno, Result};
 
 use super::in_flight::{InFlight, Write};
 use super::position::{Position, write_reserved};
+use super::rate::Rate;
+use super::route::Extent;
 use super::{Kernel, Linux, Plan, Route};
 use crate::PIPE_BUF;
 use crate::pool::MODEST;
@@ -29,6 +31,8 @@ pub enum Advance {
     Blocked(Side),
     /// poll(2) reports that this side is ready, and yet nothing moves.
     Stalled(Side),
+    /// More may be taken from the input then, and not before.
+    Throttled(Instant),
     /// A signal came before anything moved.
     Interrupted,
     /// The kernel refuses.
@@ -50,8 +54,10 @@ pub struct Pump<K: Kernel = Linux> {
     taken: u64,
     delivered: u64,
     pub(super) in_flight: InFlight,
-    read_size: usize,
-    max_per_call: usize,
+    read_size: u32,
+    max_per_call: u32,
+    /// Bounds what is taken from the input.
+    rate: Option<Box<Rate>>,
     /// Bounds one write(2).
     max_write: usize,
     may_block: bool,
@@ -74,8 +80,9 @@ impl<K: Kernel> Pump<K> {
             taken: 0,
             delivered: 0,
             in_flight: InFlight::default(),
-            read_size: FIRST_READ_SIZE,
-            max_per_call: MAX_CHUNK,
+            read_size: FIRST_READ_SIZE as u32,
+            max_per_call: MAX_CHUNK as u32,
+            rate: None,
             max_write: usize::MAX,
             may_block: true,
             more_ahead: false,
@@ -95,7 +102,15 @@ impl<K: Kernel> Pump<K> {
 
     /// Bounds what one call may move.
     pub(super) fn set_max_per_call(&mut self, bytes: usize) {
-        self.max_per_call = bytes;
+        self.max_per_call = bytes as u32;
+    }
+
+    /// Bounds how many bytes are taken in a second.
+    pub(super) fn set_rate(&mut self, per_second: u64) {
+        let mut rate = Box::new(Rate::new(per_second));
+        // What was prepended is passed on at once, and is made up for.
+        rate.take(self.in_flight.len() as u64);
+        self.rate = Some(rate);
     }
 
     /// Bytes that were read ahead of the input: they go first, and count.
@@ -167,7 +182,10 @@ impl<K: Kernel> Pump<K> {
 
     /// Takes up to `room` bytes from the input, and leaves them in flight. Nothing is in flight.
     pub(super) fn fill(&mut self, input: BorrowedFd<'_>, room: usize) -> Advance {
-        let step = self.try_fill(input, room);
+        let step = match self.throttled() {
+            Some(until) => Ok(Advance::Throttled(until)),
+            None => self.try_fill(input, room),
+        };
         self.end_step(step, input, input)
     }
 
@@ -204,7 +222,7 @@ impl<K: Kernel> Pump<K> {
     /// Whether a terminal that ends after a silence has been silent for so long.
     fn is_silent(&self) -> bool {
         let since = self.blocked.filter(|(side, _)| *side == Side::Input).map(|(_, since)| since.elapsed());
-        self.plan.silence.is_some_and(|silence| since.unwrap_or_default() >= silence)
+        self.plan.silence.is_some_and(|silence| since.unwrap_or_default() >= silence.duration())
     }
 
     /// Finds out by read(2) what is true, when splice(2) says that the input has ended or that nothing is there, and that
@@ -228,6 +246,9 @@ impl<K: Kernel> Pump<K> {
         }
         if !self.in_flight.is_empty() {
             return self.deliver(output);
+        }
+        if let Some(until) = self.throttled() {
+            return Ok(Advance::Throttled(until));
         }
         match self.plan.routes[0] {
             Route::CopyFileRange | Route::Sendfile | Route::Splice | Route::PipeToPipe => {
@@ -307,7 +328,7 @@ impl<K: Kernel> Pump<K> {
     /// Reserves what the next call takes from a file, and returns how much that may be: `None` at the end that the file
     /// claims to have.
     fn reserve(&mut self, input: BorrowedFd<'_>, len: usize) -> Result<Option<usize>> {
-        let Some(size) = self.plan.size else { return Ok(Some(len)) };
+        let Extent::Size(size) = self.plan.extent else { return Ok(Some(len)) };
         let all = self.remaining.unwrap_or(u64::MAX).min(self.limit());
         let room = self.position.reserve(&mut self.kernel, input, all, size)?;
         let len = room.min(len as u64) as usize;
@@ -317,7 +338,7 @@ impl<K: Kernel> Pump<K> {
     /// A call has moved nothing.
     fn end_of_input(&mut self, input: BorrowedFd<'_>) -> Result<Advance> {
         let by_file = matches!(self.plan.routes[0], Route::CopyFileRange | Route::Sendfile);
-        if self.plan.size.is_some() || self.taken == 0 && by_file {
+        if matches!(self.plan.extent, Extent::Size(_)) || self.taken == 0 && by_file {
             return self.read_on(input);
         }
         if self.plan.socket_in { self.check_by_read(input) } else { Ok(Advance::Done) }
@@ -412,7 +433,9 @@ impl<K: Kernel> Pump<K> {
                 kernel.read(input, offset, buffer)
             }
         });
-        self.read_size = if read == Ok(self.read_size) { READ_SIZE } else { self.read_size };
+        if read == Ok(self.read_size as usize) {
+            self.read_size = READ_SIZE as u32;
+        }
         match read {
             Ok(0) if reserved > 0 => self.read_on(input),
             Ok(0) => Ok(Advance::Done),
@@ -428,7 +451,7 @@ impl<K: Kernel> Pump<K> {
     /// How much the next read(2) takes. A message that is longer than `len` is not taken: the rest of it would be lost.
     fn next_read(&mut self, input: BorrowedFd<'_>, len: usize) -> Result<usize> {
         if !self.plan.messages_in {
-            return Ok(len.min(self.read_size));
+            return Ok(len.min(self.read_size as usize));
         }
         match self.kernel.message_size(input)? {
             size if size > len => Err(Errno::MSGSIZE),
@@ -496,22 +519,38 @@ impl<K: Kernel> Pump<K> {
     }
 
     fn record_taken(&mut self, bytes: usize) {
+        if let Some(rate) = &mut self.rate {
+            rate.take(bytes as u64);
+        }
         self.taken += bytes as u64;
         self.remaining = self.remaining.map(|remaining| remaining - bytes as u64);
     }
 
+    /// When more may be taken from the input, if that is not now.
+    fn throttled(&mut self) -> Option<Instant> {
+        let nothing_left = self.left() == 0;
+        self.rate.as_mut().filter(|_| !nothing_left)?.refill(Instant::now()).err()
+    }
+
     /// How much the next call may take from the input.
     fn next_len(&self, room: usize) -> usize {
-        if self.more_ahead {
-            return 0;
-        }
-        let len = self.remaining.unwrap_or(u64::MAX).min(self.limit()).min(self.max_per_call as u64);
-        room.min(len as usize)
+        // A message is not cut.
+        let rate = self.rate.as_ref().filter(|_| !self.plan.messages_in);
+        let allowed = rate.map_or(u64::MAX, |rate| rate.allowed());
+        room.min(self.left().min(allowed).min(self.max_per_call.into()) as usize)
+    }
+
+    /// How much is to be taken from the input.
+    fn left(&self) -> u64 {
+        if self.more_ahead { 0 } else { self.remaining.unwrap_or(u64::MAX).min(self.limit()) }
     }
 
     /// How much is left of a file that is copied onto itself.
     fn limit(&self) -> u64 {
-        self.plan.limit.map_or(u64::MAX, |limit| limit - self.taken)
+        match self.plan.extent {
+            Extent::Limit(limit) => limit - self.taken,
+            Extent::Unknown | Extent::Size(_) => u64::MAX,
+        }
     }
 
     /// How much to write at once. A ready output in blocking mode takes `PIPE_BUF` without blocking; more might block.

@@ -73,6 +73,18 @@ pub struct Hints {
     pub to_size: bool,
 }
 
+/// What is known of how much an input has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Extent {
+    /// Nothing.
+    Unknown,
+    /// What there is to copy, when the output is the very file that is read: without an end of its own
+    /// the copy would follow what it writes until the disk is full.
+    Limit(u64),
+    /// The size that an input claims that is a regular file. What is behind that, or is not there, only read(2) tells.
+    Size(u64),
+}
+
 /// What has to be known of two ends before a copy.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -83,11 +95,8 @@ pub struct Plan {
     pub(crate) poll_first_out: bool,
     /// A terminal in blocking mode may have room for a single byte when it says that it is ready, and waits for more.
     pub(crate) terminal_out: bool,
-    /// What there is to copy, when the output is the very file that is read: without an end of its own
-    /// the copy would follow what it writes until the disk is full.
-    pub(crate) limit: Option<u64>,
-    /// The size that an input claims that is a regular file. What is behind that, or is not there, only read(2) tells.
-    pub(crate) size: Option<u64>,
+    /// What is known of how much there is.
+    pub(crate) extent: Extent,
     /// An input that is a regular file ends at its size, unless it claims to be empty.
     pub(crate) to_size: bool,
     /// The input is a socket: what splice(2) says of its end is checked by read(2). It stops at an urgent byte.
@@ -99,7 +108,7 @@ pub struct Plan {
     /// The output is a regular file.
     pub(crate) file_out: bool,
     /// The input is a terminal that ends after a silence (termios(3): VMIN 0, VTIME), which poll(2) does not tell.
-    pub(crate) silence: Option<Duration>,
+    pub(crate) silence: Option<Silence>,
 }
 
 impl Plan {
@@ -129,7 +138,7 @@ impl Plan {
             poll_first_in,
             poll_first_out,
             terminal_out,
-            limit,
+            extent: limit.map_or(Extent::Unknown, Extent::Limit),
             to_size: hints.to_size && from.size() > 0,
             file_out: to.kind() == FileType::RegularFile,
             socket_out: to.kind() == FileType::Socket,
@@ -159,7 +168,9 @@ impl Plan {
             if from.is_pipe() && from.is_same_file(&to) {
                 return Err(Errno::INVAL);
             }
-            plan.limit = plan.limit.or(limit(fd_in, &from, &to, None)?);
+            if let (Extent::Unknown, Some(limit)) = (plan.extent, limit(fd_in, &from, &to, None)?) {
+                plan.extent = Extent::Limit(limit);
+            }
         }
         plan.describe_input(fd_in, may_block, &from);
         Ok(plan)
@@ -167,8 +178,9 @@ impl Plan {
 
     fn describe_input(&mut self, fd_in: BorrowedFd<'_>, may_block: MayBlock, from: &Descriptor) {
         // Of the very same file it is not known whether the position is one as well.
-        let is_file = from.kind() == FileType::RegularFile && self.limit.is_none();
-        self.size = is_file.then(|| from.size());
+        if from.kind() == FileType::RegularFile && matches!(self.extent, Extent::Unknown) {
+            self.extent = Extent::Size(from.size());
+        }
         self.silence = is_terminal(may_block, from).then(|| silence(fd_in)).flatten();
         self.socket_in = from.kind() == FileType::Socket;
         self.messages_in = self.socket_in && has_messages(fd_in);
@@ -199,8 +211,7 @@ impl Plan {
         poll_first_in: false,
         poll_first_out: false,
         terminal_out: false,
-        limit: None,
-        size: None,
+        extent: Extent::Unknown,
         to_size: false,
         socket_in: false,
         socket_out: false,
@@ -208,6 +219,16 @@ impl Plan {
         file_out: false,
         silence: None,
     };
+}
+
+/// How long a terminal may be silent before it ends, in tenths of a second.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Silence(u8);
+
+impl Silence {
+    pub fn duration(self) -> Duration {
+        Duration::from_millis(100) * u32::from(self.0)
+    }
 }
 
 /// What there is to copy from a file to itself.
@@ -290,11 +311,11 @@ fn has_messages(socket: BorrowedFd<'_>) -> bool {
 ///  - [Linux]
 ///
 /// [Linux]: https://man7.org/linux/man-pages/man3/termios.3.html
-fn silence(terminal: BorrowedFd<'_>) -> Option<Duration> {
+fn silence(terminal: BorrowedFd<'_>) -> Option<Silence> {
     let state = tcgetattr(terminal).ok()?;
     let ends =
         !state.local_modes.contains(LocalModes::ICANON) && state.special_codes[SpecialCodeIndex::VMIN] == 0;
-    ends.then(|| Duration::from_millis(100) * u32::from(state.special_codes[SpecialCodeIndex::VTIME]))
+    ends.then(|| Silence(state.special_codes[SpecialCodeIndex::VTIME]))
 }
 
 /// Whether an end is a terminal in blocking mode.
