@@ -8,12 +8,14 @@
 //! - [`splice`], [`tee`], [`write_snapshot`], [`vmsplice_pages`]: the attempts.
 //! - [`splice_now`], [`write_now`]: those that take any end in blocking mode, too.
 //! - [`copy`]: a whole copy, made of many attempts.
+//! - [`background`]: many of those at once, on threads of their own.
 //! - [`may_block`]: what could make the kernel block all the same.
 //! - [`pipe_size`] and the like: a pipe's capacity.
 //! - [`refusal`]: the reason behind an errno that hides it.
 
 #![deny(unsafe_code)]
 
+pub mod background;
 pub mod copy;
 
 mod attempt;

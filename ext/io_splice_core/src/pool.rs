@@ -34,7 +34,7 @@ static IDLE: Mutex<Vec<PooledPipe>> = Mutex::new(Vec::new());
 pub struct PooledPipe {
     reader: PrivateFd,
     writer: PrivateFd,
-    capacity: usize,
+    capacity: u32,
     /// How often in a row it was filled.
     filled: u32,
 }
@@ -60,7 +60,7 @@ impl PooledPipe {
         if capacity < MIN_CAPACITY {
             return Err(Errno::NOBUFS);
         }
-        Ok(Self { reader, writer, capacity, filled: 0 })
+        Ok(Self { reader, writer, capacity: capacity as u32, filled: 0 })
     }
 
     /// Keeps an empty pipe for the next copy.
@@ -74,10 +74,10 @@ impl PooledPipe {
             return;
         }
         // One may stay large, for copies that follow one another: it is taken first. To grow costs as much as a copy.
-        if idle.last().is_some_and(|pipe| pipe.capacity > MODEST) && self.capacity > MODEST {
+        if idle.last().is_some_and(|pipe| pipe.capacity() > MODEST) && self.capacity() > MODEST {
             self.resize(MODEST);
         }
-        let place = if self.capacity > MODEST { idle.len() } else { 0 };
+        let place = if self.capacity() > MODEST { idle.len() } else { 0 };
         idle.insert(place, self);
     }
 
@@ -98,35 +98,35 @@ impl PooledPipe {
 
     /// Its capacity in bytes.
     pub fn capacity(&self) -> usize {
-        self.capacity
+        self.capacity as usize
     }
 
     /// Takes note that so many bytes were put into it while it was empty. One that is filled again and again grows.
     pub(crate) fn filled(&mut self, bytes: usize) {
         // Each segment from a network takes a page, and fills a third of it.
-        let full = bytes >= self.capacity / 4;
+        let full = bytes >= self.capacity() / 4;
         self.filled = if full { self.filled.saturating_add(1) } else { 0 };
         // A refusal is not asked for again at every turn.
-        if self.filled > 1 && self.filled.is_power_of_two() && self.capacity < MAX_CAPACITY {
-            self.grow(self.capacity * 4);
+        if self.filled > 1 && self.filled.is_power_of_two() && self.capacity() < MAX_CAPACITY {
+            self.grow(self.capacity() * 4);
         }
     }
 
     /// Grows to this capacity if the system grants it. `EPERM`: the user has many pipes already.
     pub(crate) fn grow(&mut self, capacity: usize) {
-        if self.capacity < capacity.min(MAX_CAPACITY) {
+        if self.capacity() < capacity.min(MAX_CAPACITY) {
             self.resize(capacity.min(MAX_CAPACITY));
         }
     }
 
     /// Whether it has grown, and was filled when it was used last.
     pub(crate) fn is_busy(&self) -> bool {
-        self.capacity > MIN_CAPACITY && self.filled > 0
+        self.capacity() > MIN_CAPACITY && self.filled > 0
     }
 
     fn resize(&mut self, capacity: usize) {
         if let Ok(capacity) = fcntl_setpipe_size(&self.writer, capacity) {
-            self.capacity = capacity;
+            self.capacity = capacity as u32;
             self.filled = self.filled.min(1);
         }
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 /// The numbers of all descriptors that the gem has for itself, so that a forked child can close its copies: a bit for
 /// each number. Each block is as large as all before it, is made when it is needed first, and stays.
@@ -34,6 +34,16 @@ impl PrivateFd {
         let (word, bit) = place(number);
         word.fetch_or(bit, Relaxed);
         Self { number, generation: generation() }
+    }
+
+    /// `fcntl(fd, F_DUPFD_CLOEXEC, 0)`—One for the same open file.
+    ///
+    /// # References
+    ///  - [Linux]
+    ///
+    /// [Linux]: https://man7.org/linux/man-pages/man2/F_DUPFD.2const.html
+    pub fn duplicate(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
+        Self::make(|| fcntl_dupfd_cloexec(fd, 0).map(Self::new))
     }
 
     /// Makes one by a call that does not block, so that no child is forked before it is known.

@@ -62,6 +62,21 @@ impl<K: Kernel> CopyStream<K> {
         self.pump.never_block();
     }
 
+    /// Takes at most so many bytes a second, over any few seconds.
+    pub fn set_rate(&mut self, per_second: u64) {
+        self.pump.set_rate(per_second);
+    }
+
+    /// Whether it waits because of its rate, and for neither end.
+    pub fn is_throttled(&self) -> bool {
+        self.wait.is_throttled()
+    }
+
+    /// Releases the pipe or the memory that nothing is in, unless it is in full use: for one that waits beside many others.
+    pub fn release_unless_busy(&mut self) {
+        self.pump.in_flight.release_unless_busy();
+    }
+
     /// Sets how long the input and the output may take to become ready.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
         self.wait.set_timeouts(timeouts);
@@ -139,6 +154,7 @@ impl<K: Kernel> CopyStream<K> {
                 Advance::Done => return Pause::Done,
                 Advance::Blocked(side) => self.wait.blocked(side),
                 Advance::Stalled(side) => self.wait.stalled(side),
+                Advance::Throttled(until) => self.wait.throttled(until),
                 Advance::Interrupted => return Pause::Interrupted,
                 Advance::Failed(errno) => return Pause::Failed(errno),
             }

@@ -1,6 +1,7 @@
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
+use super::route::Silence;
 use crate::ready::{Awaited, Side, Waited};
 
 /// What a copy needs of whoever runs it.
@@ -34,24 +35,28 @@ pub fn back_off(stalls: u32) -> Option<Duration> {
 /// What a pump waits for, since when, and how often in vain.
 #[derive(Debug, Default)]
 pub(crate) struct Wait {
-    timeouts: Timeouts,
+    /// Few have any, and there may be thousands of waits.
+    timeouts: Option<Box<Timeouts>>,
     /// The side that has to become ready.
     side: Option<Side>,
     /// Since when nothing moves, and for want of which side.
     since: Option<(Side, Instant)>,
     stalls: u32,
     rest_until: Option<Instant>,
+    /// Whether it rests because of its rate.
+    throttled: bool,
     /// After this the pump is to look at its input again, ready or not.
-    silence: Option<Duration>,
+    silence: Option<Silence>,
 }
 
 impl Wait {
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
-        self.timeouts = timeouts;
+        let none = timeouts.input.or(timeouts.output).is_none();
+        self.timeouts = (!none).then(|| Box::new(timeouts));
     }
 
     /// As a plan knows it of its input.
-    pub fn set_silence(&mut self, silence: Option<Duration>) {
+    pub fn set_silence(&mut self, silence: Option<Silence>) {
         self.silence = silence;
     }
 
@@ -75,6 +80,17 @@ impl Wait {
         self.rest_until = back_off(self.stalls).map(|rest| Instant::now() + rest);
     }
 
+    /// More may be taken from then on.
+    pub fn throttled(&mut self, until: Instant) {
+        (self.side, self.since) = (Some(Side::Input), None);
+        (self.rest_until, self.throttled) = (Some(until), true);
+    }
+
+    /// Whether it is its rate that is waited for.
+    pub fn is_throttled(&self) -> bool {
+        self.throttled
+    }
+
     /// The side that is waited for; `None` if the pump can go on.
     pub fn side(&self) -> Option<Side> {
         self.side
@@ -82,7 +98,7 @@ impl Wait {
 
     /// Nothing is waited for any more.
     pub fn end(&mut self) {
-        (self.side, self.rest_until) = (None, None);
+        (self.side, self.rest_until, self.throttled) = (None, None, false);
     }
 
     /// The side for which the wait has taken longer than it may.
@@ -92,16 +108,16 @@ impl Wait {
 
     /// When the pump is to go on, ready or not.
     fn resume_at(&self) -> Option<Instant> {
-        let (side, since) = self.since?;
-        let silence =
-            self.silence.filter(|_| side == Side::Input).and_then(|silence| since.checked_add(silence));
-        self.rest_until.or(silence)
+        self.rest_until.or_else(|| {
+            let (_, since) = self.since.filter(|(side, _)| *side == Side::Input)?;
+            since.checked_add(self.silence?.duration())
+        })
     }
 
     fn deadline(&self) -> Option<Instant> {
         let timeout = match self.side? {
-            Side::Input => self.timeouts.input,
-            Side::Output => self.timeouts.output,
+            Side::Input => self.timeouts.as_ref()?.input,
+            Side::Output => self.timeouts.as_ref()?.output,
         };
         self.since?.1.checked_add(timeout?)
     }

@@ -71,8 +71,8 @@ pub trait Kernel {
 
     /// Whether a pipe or a socket has ended and is empty, or a file is read to its end: as far as that shows without taking
     /// anything, or waiting. `at` is where the next call would read, if that is not where the file stands.
-    fn has_ended(&mut self, _input: BorrowedFd<'_>, _is_socket: bool, _at: Option<u64>) -> bool {
-        false
+    fn has_ended(&mut self, _input: BorrowedFd<'_>, _is_socket: bool, _at: Option<u64>) -> Result<bool> {
+        Ok(false)
     }
 
     /// How many bytes a socket takes at once, as far as that can be known, and 0 if it is not writable; `None` of what is
@@ -171,7 +171,7 @@ impl Kernel for Linux {
         ready(input, output)
     }
 
-    fn has_ended(&mut self, input: BorrowedFd<'_>, is_socket: bool, at: Option<u64>) -> bool {
+    fn has_ended(&mut self, input: BorrowedFd<'_>, is_socket: bool, at: Option<u64>) -> Result<bool> {
         if is_socket { socket_has_ended(input) } else { has_ended(input, at) }
     }
 

@@ -18,6 +18,7 @@ mod in_flight;
 mod kernel;
 pub(crate) mod position;
 mod pump;
+mod rate;
 mod relay;
 mod route;
 mod tee_stream;

@@ -5,7 +5,8 @@ use rustix::io::{Errno, Result};
 
 use super::in_flight::{InFlight, Write};
 use super::position::{Position, write_reserved};
-use super::route::MESSAGE;
+use super::rate::Rate;
+use super::route::{Extent, MESSAGE};
 use super::{Kernel, Linux, Plan, Route};
 use crate::PIPE_BUF;
 use crate::pool::MODEST;
@@ -30,6 +31,8 @@ pub enum Advance {
     Blocked(Side),
     /// poll(2) reports that this side is ready, and yet nothing moves.
     Stalled(Side),
+    /// More may be taken from the input then, and not before.
+    Throttled(Instant),
     /// A signal came before anything moved.
     Interrupted,
     /// The kernel refuses.
@@ -51,8 +54,10 @@ pub struct Pump<K: Kernel = Linux> {
     taken: u64,
     delivered: u64,
     pub(super) in_flight: InFlight,
-    read_size: usize,
-    max_per_call: usize,
+    read_size: u32,
+    max_per_call: u32,
+    /// Bounds what is taken from the input.
+    rate: Option<Box<Rate>>,
     /// Bounds one write(2).
     max_write: usize,
     may_block: bool,
@@ -79,10 +84,12 @@ impl<K: Kernel> Pump<K> {
             delivered: 0,
             in_flight: InFlight::default(),
             // One more byte than a file has shows its end.
-            read_size: plan.size.map_or(FIRST_READ_SIZE, |size| {
-                usize::try_from(size.saturating_add(1)).unwrap_or(usize::MAX).clamp(PIPE_BUF, FIRST_READ_SIZE)
-            }),
-            max_per_call: MAX_CHUNK,
+            read_size: match plan.extent {
+                Extent::Size(size) => size.saturating_add(1).clamp(PIPE_BUF as u64, FIRST_READ_SIZE as u64) as u32,
+                Extent::Limit(_) | Extent::Unknown => FIRST_READ_SIZE as u32,
+            },
+            max_per_call: MAX_CHUNK as u32,
+            rate: None,
             max_write: if plan.messages_out { MESSAGE } else { usize::MAX },
             may_block: true,
             more_ahead: false,
@@ -103,7 +110,15 @@ impl<K: Kernel> Pump<K> {
 
     /// Bounds what one call may move.
     pub(super) fn set_max_per_call(&mut self, bytes: usize) {
-        self.max_per_call = bytes;
+        self.max_per_call = bytes as u32;
+    }
+
+    /// Bounds how many bytes are taken in a second.
+    pub(super) fn set_rate(&mut self, per_second: u64) {
+        let mut rate = Box::new(Rate::new(per_second));
+        // What was prepended is passed on at once, and is made up for.
+        rate.take(self.in_flight.len() as u64);
+        self.rate = Some(rate);
     }
 
     /// Bytes that were read ahead of the input: they go first, and count.
@@ -175,14 +190,22 @@ impl<K: Kernel> Pump<K> {
 
     /// Takes up to `room` bytes from the input, and leaves them in flight. Nothing is in flight.
     pub(super) fn fill(&mut self, input: BorrowedFd<'_>, room: usize) -> Advance {
-        let step = self.try_fill(input, room);
+        let step = match self.throttled() {
+            Some(until) => Ok(Advance::Throttled(until)),
+            None => self.try_fill(input, room),
+        };
         self.end_step(step, input, input)
     }
 
     fn end_step(&mut self, step: Result<Advance>, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Advance {
         let step = match step {
             // An output that takes nothing does not matter any more when there is nothing to come.
-            Ok(Advance::Blocked(Side::Output)) if self.has_ended(input) => Ok(Advance::Done),
+            Ok(Advance::Blocked(Side::Output)) => self.has_ended(input).map(|ended| {
+                if ended { Advance::Done } else { Advance::Blocked(Side::Output) }
+            }),
+            step => step,
+        };
+        let step = match step {
             // Once more, right after it was reported as ready? poll(2) says whether somebody else was quicker.
             Ok(Advance::Blocked(side)) if self.was_blocked(side) => self
                 .is_ready(side, input, output)
@@ -214,7 +237,7 @@ impl<K: Kernel> Pump<K> {
     /// Whether a terminal that ends after a silence has been silent for so long.
     fn is_silent(&self) -> bool {
         let since = self.blocked.filter(|(side, _)| *side == Side::Input).map(|(_, since)| since.elapsed());
-        self.plan.silence.is_some_and(|silence| since.unwrap_or_default() >= silence)
+        self.plan.silence.is_some_and(|silence| since.unwrap_or_default() >= silence.duration())
     }
 
     /// Finds out by read(2) what is true, when splice(2) says that the input has ended or that nothing is there, and that
@@ -240,8 +263,11 @@ impl<K: Kernel> Pump<K> {
             return self.deliver(output);
         }
         // A pipe without a reader is an error, also when nothing is left to be written to it.
-        if self.plan.pipe_out && self.was_blocked(Side::Input) && self.has_ended(input) {
+        if self.plan.pipe_out && self.was_blocked(Side::Input) && self.has_ended(input)? {
             return Ok(Advance::Done);
+        }
+        if let Some(until) = self.throttled() {
+            return Ok(Advance::Throttled(until));
         }
         match self.plan.routes[0] {
             Route::Splice | Route::PipeToPipe if self.merging => {
@@ -259,10 +285,11 @@ impl<K: Kernel> Pump<K> {
     }
 
     /// Whether nothing is in flight, and nothing comes any more.
-    fn has_ended(&mut self, input: BorrowedFd<'_>) -> bool {
-        self.in_flight.is_empty()
-            && !self.plan.messages_in
-            && self.kernel.has_ended(input, self.plan.socket_in, self.position.at())
+    fn has_ended(&mut self, input: BorrowedFd<'_>) -> Result<bool> {
+        if !self.in_flight.is_empty() || self.plan.messages_in {
+            return Ok(false);
+        }
+        self.kernel.has_ended(input, self.plan.socket_in, self.position.at())
     }
 
     /// How much may be taken at once: what the output takes at once, and a little more, which is held when it stops.
@@ -320,7 +347,7 @@ impl<K: Kernel> Pump<K> {
                 Ok(Advance::Progress)
             }
             Err(Errno::AGAIN) => self.which_side_blocks(input, output),
-            Err(Errno::PIPE) if self.plan.pipe_out && self.has_ended(input) => Ok(Advance::Done),
+            Err(Errno::PIPE) if self.plan.pipe_out && self.has_ended(input)? => Ok(Advance::Done),
             Err(Errno::MSGSIZE) => Ok(self.write_messages()),
             // Between two pipes it may mean that they are one: a copy by any route would never end.
             Err(Errno::INVAL) if route == Route::PipeToPipe && self.kernel.is_same_pipe(input, output) => {
@@ -333,7 +360,7 @@ impl<K: Kernel> Pump<K> {
     /// Reserves what the next call takes from a file, and returns how much that may be: `None` at the end that the file
     /// claims to have.
     fn reserve(&mut self, input: BorrowedFd<'_>, len: usize) -> Result<Option<usize>> {
-        let Some(size) = self.plan.size else { return Ok(Some(len)) };
+        let Extent::Size(size) = self.plan.extent else { return Ok(Some(len)) };
         let all = self.remaining.unwrap_or(u64::MAX).min(self.limit());
         let room = self.position.reserve(&mut self.kernel, input, all, size)?;
         let len = room.min(len as u64) as usize;
@@ -343,7 +370,7 @@ impl<K: Kernel> Pump<K> {
     /// A call has moved nothing.
     fn end_of_input(&mut self, input: BorrowedFd<'_>) -> Result<Advance> {
         let by_file = matches!(self.plan.routes[0], Route::CopyFileRange | Route::Sendfile);
-        if self.plan.size.is_some() || self.taken == 0 && by_file {
+        if matches!(self.plan.extent, Extent::Size(_)) || self.taken == 0 && by_file {
             return self.read_on(input);
         }
         if self.plan.socket_in { self.check_by_read(input) } else { Ok(Advance::Done) }
@@ -441,7 +468,9 @@ impl<K: Kernel> Pump<K> {
                 kernel.read(input, offset, buffer)
             }
         });
-        self.read_size = if read == Ok(self.read_size) { READ_SIZE } else { self.read_size };
+        if read == Ok(self.read_size as usize) {
+            self.read_size = READ_SIZE as u32;
+        }
         match read {
             Ok(0) if reserved > 0 => self.read_on(input),
             Ok(0) => Ok(Advance::Done),
@@ -458,7 +487,7 @@ impl<K: Kernel> Pump<K> {
     /// How much the next read(2) takes. A message that is longer than `len` is not taken: the rest of it would be lost.
     fn next_read(&mut self, input: BorrowedFd<'_>, len: usize) -> Result<usize> {
         if !self.plan.messages_in {
-            return Ok(len.min(self.read_size));
+            return Ok(len.min(self.read_size as usize));
         }
         match self.kernel.message_size(input)? {
             size if size > len => Err(Errno::MSGSIZE),
@@ -526,22 +555,41 @@ impl<K: Kernel> Pump<K> {
     }
 
     fn record_taken(&mut self, bytes: usize) {
+        if let Some(rate) = &mut self.rate {
+            rate.take(bytes as u64);
+        }
         self.taken += bytes as u64;
         self.remaining = self.remaining.map(|remaining| remaining - bytes as u64);
     }
 
+    /// When more may be taken from the input, if that is not now.
+    fn throttled(&mut self) -> Option<Instant> {
+        let nothing_left = self.left() == 0;
+        self.rate.as_mut().filter(|_| !nothing_left)?.refill(Instant::now()).err()
+    }
+
     /// How much the next call may take from the input.
     fn next_len(&self, room: usize) -> usize {
-        if self.more_ahead {
-            return 0;
-        }
-        let len = self.remaining.unwrap_or(u64::MAX).min(self.limit()).min(self.max_per_call as u64);
-        room.min(len as usize)
+        // A message is not cut.
+        let rate = self.rate.as_ref().filter(|_| !self.plan.messages_in);
+        let allowed = rate.map_or(u64::MAX, |rate| rate.allowed());
+        room.min(self.left().min(allowed).min(self.max_per_call.into()) as usize)
+    }
+
+    /// How much is to be taken from the input.
+    fn left(&self) -> u64 {
+        if self.more_ahead { 0 } else { self.remaining.unwrap_or(u64::MAX).min(self.limit()) }
     }
 
     /// How much is left of a file that is copied onto itself.
     fn limit(&self) -> u64 {
-        self.plan.limit.map_or(u64::MAX, |limit| limit - self.taken)
+        match self.plan.extent {
+            Extent::Limit(limit) => limit - self.taken,
+            Extent::Size(size) if self.plan.to_size => {
+                size.saturating_sub(self.position.at().unwrap_or(self.taken))
+            }
+            Extent::Unknown | Extent::Size(_) => u64::MAX,
+        }
     }
 
     /// How much to write at once. A ready output in blocking mode takes `PIPE_BUF` without blocking; more might block.

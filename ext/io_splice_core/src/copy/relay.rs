@@ -66,6 +66,8 @@ pub enum RelayPause {
 #[derive(Debug)]
 pub struct Relay<K: Kernel = Linux> {
     ways: [OneWay<K>; 2],
+    /// Which has its turn next.
+    next: Direction,
     idle_timeout: Option<Duration>,
     /// When it was last seen that bytes had moved.
     last_moved: Instant,
@@ -125,7 +127,17 @@ impl<K: Kernel> Relay<K> {
             OneWay { pump, wait, state: State::Open }
         };
         let ways = [way(a, plans[0], timeouts[0]), way(b, plans[1], timeouts[1])];
-        Self { ways, idle_timeout, last_moved: Instant::now(), moved: false }
+        Self { ways, next: Direction::AToB, idle_timeout, last_moved: Instant::now(), moved: false }
+    }
+
+    /// Takes at most so many bytes a second in each direction, over any few seconds.
+    pub fn set_rate(&mut self, per_second: u64) {
+        self.ways.iter_mut().for_each(|way| way.pump.set_rate(per_second));
+    }
+
+    /// Whether a direction waits because of its rate, and for neither of its ends.
+    pub fn is_throttled(&self) -> bool {
+        self.ways.iter().any(|way| way.wait.is_throttled())
     }
 
     /// Bytes that were read ahead of the input of this direction: they go first, and count.
@@ -192,8 +204,16 @@ impl<K: Kernel> Relay<K> {
                 return RelayPause::Failed(direction, Errno::BADF);
             }
         }
+        // One direction may go on for ever, and none would wait.
+        if self.ways.iter().any(OneWay::can_advance) {
+            self.look(ends, host);
+        }
         loop {
-            for (direction, ends) in Direction::BOTH.into_iter().zip(ends) {
+            for _ in Direction::BOTH {
+                let direction = self.next;
+                // After an interrupt it is the other's turn: a host may interrupt each.
+                self.next = direction.opposite();
+                let ends = ends[direction as usize];
                 if let Some(pause) = ends.and_then(|ends| self.turn(direction, ends, host)) {
                     return pause;
                 }
@@ -242,6 +262,7 @@ impl<K: Kernel> Relay<K> {
                 Advance::Done => way.state = State::Ended,
                 Advance::Blocked(side) => way.wait.blocked(side),
                 Advance::Stalled(side) => way.wait.stalled(side),
+                Advance::Throttled(until) => way.wait.throttled(until),
                 Advance::Interrupted => return Some(RelayPause::Interrupted),
                 Advance::Failed(errno) => {
                     self.fail(direction, errno);
@@ -290,8 +311,23 @@ impl<K: Kernel> Relay<K> {
             way.pump.in_flight.release_unless_busy();
             until = until.into_iter().chain(way.pump.before_wait(now)).min();
         }
+        wait(host, self.waits(ends), now, until)
+    }
+
+    /// Looks which of the waits are over.
+    fn look(&mut self, ends: Ends<'_>, host: &mut impl Host) {
+        let now = Instant::now();
+        if self.waits(ends).any(|(wait, _)| wait.side().is_some()) {
+            wait(host, self.waits(ends), now, Some(now));
+        }
+    }
+
+    fn waits<'relay, 'fd>(
+        &'relay mut self,
+        ends: Ends<'fd>,
+    ) -> impl Iterator<Item = (&'relay mut Wait, [BorrowedFd<'fd>; 2])> {
         let open = self.ways.iter_mut().zip(ends).filter(|(way, _)| way.state == State::Open);
-        wait(host, open.filter_map(|(way, ends)| Some((&mut way.wait, ends?))), now, until)
+        open.filter_map(|(way, ends)| Some((&mut way.wait, ends?)))
     }
 
     fn idle_deadline(&self) -> Option<Instant> {

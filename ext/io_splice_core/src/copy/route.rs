@@ -76,6 +76,18 @@ pub struct Hints {
     pub to_size: bool,
 }
 
+/// What is known of how much an input has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Extent {
+    /// Nothing.
+    Unknown,
+    /// What there is to copy, when the output is the very file that is read: without an end of its own
+    /// the copy would follow what it writes until the disk is full.
+    Limit(u64),
+    /// The size that an input claims that is a regular file. What is behind that, or is not there, only read(2) tells.
+    Size(u64),
+}
+
 /// What has to be known of two ends before a copy.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -86,11 +98,8 @@ pub struct Plan {
     pub(crate) poll_first_out: bool,
     /// A terminal in blocking mode may have room for a single byte when it says that it is ready, and waits for more.
     pub(crate) terminal_out: bool,
-    /// The most that there is to copy, of a file that ends where it does now, and when the output is the very file that is
-    /// read: without an end of its own the copy would follow what it writes until the disk is full.
-    pub(crate) limit: Option<u64>,
-    /// The size that an input claims that is a regular file. What is behind that, or is not there, only read(2) tells.
-    pub(crate) size: Option<u64>,
+    /// What is known of how much there is.
+    pub(crate) extent: Extent,
     /// An input that is a regular file ends at its size, unless it claims to be empty.
     pub(crate) to_size: bool,
     /// The input is a socket: what splice(2) says of its end is checked by read(2). It stops at an urgent byte.
@@ -108,7 +117,7 @@ pub struct Plan {
     /// The output is a socket with messages: what is no message is cut into such as Ruby's own `copy_stream` makes.
     pub(crate) messages_out: bool,
     /// The input is a terminal that ends after a silence (termios(3): VMIN 0, VTIME), which poll(2) does not tell.
-    pub(crate) silence: Option<Duration>,
+    pub(crate) silence: Option<Silence>,
 }
 
 impl Plan {
@@ -142,7 +151,7 @@ impl Plan {
             poll_first_in,
             poll_first_out,
             terminal_out,
-            limit,
+            extent: limit.map_or(Extent::Unknown, Extent::Limit),
             to_size: hints.to_size && from.size() > 0,
             file_out: to.kind() == FileType::RegularFile,
             pipe_out: to.is_pipe(),
@@ -159,10 +168,6 @@ impl Plan {
         }
         plan.describe_input(fd_in, may_block_in, &from);
         plan.file_out &= limit.is_none();
-        if plan.to_size {
-            let rest = from.size().saturating_sub(offset.unwrap_or(0));
-            plan.limit = Some(limit.unwrap_or(u64::MAX).min(rest));
-        }
         Ok(plan)
     }
 
@@ -182,7 +187,9 @@ impl Plan {
             if from.is_pipe() && from.is_same_file(&to) {
                 return Err(Errno::INVAL);
             }
-            plan.limit = plan.limit.or(limit(fd_in, &from, &to, None)?);
+            if let (Extent::Unknown, Some(limit)) = (plan.extent, limit(fd_in, &from, &to, None)?) {
+                plan.extent = Extent::Limit(limit);
+            }
         }
         plan.describe_input(fd_in, may_block, &from);
         Ok(plan)
@@ -190,8 +197,9 @@ impl Plan {
 
     fn describe_input(&mut self, fd_in: BorrowedFd<'_>, may_block: MayBlock, from: &Descriptor) {
         // Of the very same file it is not known whether the position is one as well.
-        let is_file = from.kind() == FileType::RegularFile && self.limit.is_none();
-        self.size = is_file.then(|| from.size());
+        if from.kind() == FileType::RegularFile && matches!(self.extent, Extent::Unknown) {
+            self.extent = Extent::Size(from.size());
+        }
         self.silence = is_terminal(may_block, from).then(|| silence(fd_in)).flatten();
         self.socket_in = from.kind() == FileType::Socket;
         self.messages_in = self.socket_in && has_messages(fd_in);
@@ -222,8 +230,7 @@ impl Plan {
         poll_first_in: false,
         poll_first_out: false,
         terminal_out: false,
-        limit: None,
-        size: None,
+        extent: Extent::Unknown,
         to_size: false,
         socket_in: false,
         socket_out: false,
@@ -257,6 +264,16 @@ fn check_special(
 fn most(from: &Descriptor, len: Option<u64>) -> u64 {
     let size = (from.kind() == FileType::RegularFile).then(|| from.size());
     len.unwrap_or(u64::MAX).min(size.unwrap_or(u64::MAX))
+}
+
+/// How long a terminal may be silent before it ends, in tenths of a second.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Silence(u8);
+
+impl Silence {
+    pub fn duration(self) -> Duration {
+        Duration::from_millis(100) * u32::from(self.0)
+    }
 }
 
 /// What there is to copy from a file to itself.
@@ -344,11 +361,11 @@ fn has_messages(socket: BorrowedFd<'_>) -> bool {
 ///  - [Linux]
 ///
 /// [Linux]: https://man7.org/linux/man-pages/man3/termios.3.html
-fn silence(terminal: BorrowedFd<'_>) -> Option<Duration> {
+fn silence(terminal: BorrowedFd<'_>) -> Option<Silence> {
     let state = tcgetattr(terminal).ok()?;
     let ends =
         !state.local_modes.contains(LocalModes::ICANON) && state.special_codes[SpecialCodeIndex::VMIN] == 0;
-    ends.then(|| Duration::from_millis(100) * u32::from(state.special_codes[SpecialCodeIndex::VTIME]))
+    ends.then(|| Silence(state.special_codes[SpecialCodeIndex::VTIME]))
 }
 
 /// Whether an end is a terminal in blocking mode.

@@ -121,6 +121,29 @@ impl<K: Kernel> TeeStream<K> {
         self.reported = Some(0);
     }
 
+    /// Asks that the kernel never wait for a peer, not even on an input in blocking mode.
+    pub fn never_block(&mut self) {
+        self.source.never_block();
+    }
+
+    /// Takes at most so many bytes a second, over any few seconds.
+    pub fn set_rate(&mut self, per_second: u64) {
+        self.source.set_rate(per_second);
+    }
+
+    /// Whether it waits because of its rate, and for none of its ends.
+    pub fn is_throttled(&self) -> bool {
+        self.source_wait.is_throttled()
+    }
+
+    /// Releases pipes and memory that nothing is in, unless they are in full use: for one that waits beside many others.
+    pub fn release_unless_busy(&mut self) {
+        let targets = self.targets.iter_mut().map(|target| &mut target.pump);
+        std::iter::once(&mut self.source)
+            .chain(targets)
+            .for_each(|pump| pump.in_flight.release_unless_busy());
+    }
+
     /// Sets how long the input and each of the outputs may take to become ready.
     pub fn set_timeouts(
         &mut self,
@@ -201,6 +224,7 @@ impl<K: Kernel> TeeStream<K> {
                     Advance::Done => target.state = State::Served,
                     Advance::Blocked(side) => target.wait.blocked(side),
                     Advance::Stalled(side) => target.wait.stalled(side),
+                    Advance::Throttled(until) => target.wait.throttled(until),
                     Advance::Interrupted => return Some(TeeStreamPause::Interrupted),
                     Advance::Failed(errno) => self.fail(index, Some(errno)),
                 }
@@ -235,6 +259,7 @@ impl<K: Kernel> TeeStream<K> {
                 Advance::Done => return Some(TeeStreamPause::Done),
                 Advance::Blocked(side) => self.source_wait.blocked(side),
                 Advance::Stalled(side) => self.source_wait.stalled(side),
+                Advance::Throttled(until) => self.source_wait.throttled(until),
                 Advance::Interrupted => return Some(TeeStreamPause::Interrupted),
                 Advance::Failed(errno) => return Some(TeeStreamPause::InputFailed(errno)),
             }

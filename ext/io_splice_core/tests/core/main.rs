@@ -5,6 +5,7 @@
 mod support;
 
 mod abort;
+mod background;
 mod blocking;
 mod blocking_ends;
 mod by_reading;

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod background;
 mod idle_pipe;
 mod pool;
 mod private_fd;

@@ -1,5 +1,6 @@
 //! What the tests share.
 
+mod background;
 mod ends;
 mod host;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use io_splice_core::{Attempt, PooledPipe, Step};
 use rustix::pipe::SpliceFlags;
 
+pub use background::*;
 pub use ends::*;
 pub use host::*;
 

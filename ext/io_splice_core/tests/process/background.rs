@@ -1,0 +1,188 @@
+//! What transfers in the background take of the process, and what a forked child has of them.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::Once;
+
+use crate::support::*;
+use crate::{alone, open_descriptors};
+use io_splice_core::background::{Engine, Outcome};
+use io_splice_core::{Errno, register_fork_handlers};
+use rustix::io::fcntl_getfd;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// How many threads there are of the engine's.
+fn threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let name = |task: std::io::Result<std::fs::DirEntry>| {
+        std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
+    };
+    tasks.filter_map(name).filter(|name| name.trim() == "io_splice").count()
+}
+
+/// Ends an engine, and waits until nothing is left of it.
+fn end(engine: Engine) {
+    drop(engine);
+    eventually(|| threads() == 0);
+}
+
+/// A connection to relay: the end that is given away, and the peer.
+fn connection() -> (OwnedFd, File) {
+    let (near, far) = unix_pair_in(Blocking::No);
+    set_mode(&far, Blocking::Yes);
+    (near, far.into())
+}
+
+fn ping(client: &mut File, server: &mut File) {
+    client.write_all(b"ping").unwrap();
+    let mut heard = [0; 4];
+    guarded(|| server.read_exact(&mut heard)).unwrap();
+    assert_eq!(&heard, b"ping");
+}
+
+#[test]
+fn nothing_is_left_of_an_engine_that_is_dropped_with_transfers_under_way() {
+    let _alone = alone();
+    let before = open_descriptors();
+    let engine = Engine::new(2).unwrap();
+    eventually(|| threads() == 2);
+    let mut peers = Vec::new();
+    for index in 0..100 {
+        let ((a, mut client), (b, mut server)) = (connection(), connection());
+        begin(&engine, relay_job(given(a), given(b)), index);
+        ping(&mut client, &mut server);
+        peers.extend([client, server]);
+    }
+    let (output, reader) = unix_pair_in(Blocking::No);
+    begin(&engine, copy_job(given(file(pattern(5_000_000))), given(output)), 100);
+    end(engine);
+    drop((peers, reader));
+    eventually(|| open_descriptors().len() <= before.len() + 8);
+}
+
+#[test]
+fn a_relay_that_waits_holds_its_ends_and_no_pipe() {
+    let _alone = alone();
+    let engine = Engine::new(1).unwrap();
+    let before = open_descriptors();
+    let mut peers = Vec::new();
+    for index in 0..100 {
+        let ((a, mut client), (b, mut server)) = (connection(), connection());
+        begin(&engine, relay_job(given(a), given(b)), index);
+        ping(&mut client, &mut server);
+        peers.extend([client, server]);
+    }
+    // Four idle pipes are kept for all.
+    eventually(|| open_descriptors().len() <= before.len() + 400 + 8);
+    // Those that were in full use hold theirs for a second.
+    let mut threads = Vec::new();
+    for pair in peers.chunks_exact_mut(2) {
+        let (mut client, mut server) = (pair[0].try_clone().unwrap(), pair[1].try_clone().unwrap());
+        if threads.len() < 10 {
+            threads.push(std::thread::spawn(move || client.write_all(pattern(2_000_000)).unwrap()));
+            let mut bytes = vec![0; 2_000_000];
+            server.read_exact(&mut bytes).unwrap();
+            assert_same(&bytes, pattern(2_000_000), "relayed");
+        }
+    }
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    eventually(|| open_descriptors().len() <= before.len() + 400 + 8);
+    end(engine);
+}
+
+#[test]
+fn a_forked_child_has_none_of_its_parents_transfers_and_the_parents_go_on() {
+    static ONCE: Once = Once::new();
+    let _alone = alone();
+    ONCE.call_once(|| register_fork_handlers().unwrap());
+    let engine = Engine::new(1).unwrap();
+    let ((a, mut client), (b, mut server)) = (connection(), connection());
+    let ends = [given(a), given(b)];
+    let numbers = [ends[0].as_fd().as_raw_fd(), ends[1].as_fd().as_raw_fd(), engine.ended().as_raw_fd()];
+    let [a, b] = ends;
+    let handle = begin(&engine, relay_job(a, b), 1);
+    ping(&mut client, &mut server);
+    let (child_engine, child_handle) = (std::sync::Arc::new(engine), handle.clone());
+    let engine = child_engine.clone();
+    let mut child = Command::new("true");
+    // SAFETY: malloc(3) is safe in a child, and of everything else that is the question.
+    unsafe {
+        child.pre_exec(move || {
+            let is_open = |number: &i32| fcntl_getfd(BorrowedFd::borrow_raw(*number)).is_ok();
+            let (input, output) = (File::open("/dev/null")?, File::open("/dev/null")?);
+            let job = copy_job(given(input), given(output));
+            let refused = child_engine.submit(job, 2).is_err_and(|(_, errno)| errno == Errno::BADF);
+            child_handle.cancel();
+            child_engine.stop();
+            let nothing = child_engine.take_ended().is_empty() && !child_engine.is_of_this_process();
+            let fine = refused && nothing && !numbers.iter().any(is_open);
+            if fine { Ok(()) } else { Err(std::io::Error::from(Errno::INVAL)) }
+        })
+    };
+    assert!(child.status().unwrap().success());
+    drop(child);
+    assert!(engine.is_of_this_process());
+    ping(&mut client, &mut server);
+    ping(&mut server, &mut client);
+    drop((client, server));
+    assert_eq!(all_ended(&engine, 1)[0].delivered, [8, 4]);
+    engine.stop();
+    eventually(|| threads() == 0);
+}
+
+/// Runs with no number left for another descriptor.
+fn without_descriptors<T>(work: impl FnOnce() -> T) -> T {
+    let limit = getrlimit(Resource::Nofile);
+    let highest = open_descriptors().into_iter().max().unwrap();
+    setrlimit(Resource::Nofile, Rlimit { current: Some(highest as u64 + 1), ..limit }).unwrap();
+    let fillers: Vec<_> =
+        std::iter::from_fn(|| rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 0).ok()).collect();
+    let result = work();
+    drop(fillers);
+    setrlimit(Resource::Nofile, limit).unwrap();
+    result
+}
+
+#[test]
+fn without_descriptors_there_is_no_engine_but_one_that_is_there_goes_on() {
+    let _alone = alone();
+    let engine = Engine::new(1).unwrap();
+    let ((a, mut client), (b, mut server)) = (connection(), connection());
+    let job = relay_job(given(a), given(b));
+    let before = open_descriptors();
+    let refused = without_descriptors(|| {
+        let refused = Engine::new(1).map(drop);
+        begin(&engine, job, 1);
+        for _ in 0..10 {
+            ping(&mut client, &mut server);
+        }
+        refused
+    });
+    assert_eq!(refused, Err(Errno::MFILE));
+    assert_eq!(open_descriptors(), before);
+    drop((client, server));
+    assert_eq!(ended(&engine).outcome, Outcome::Done);
+    end(engine);
+}
+
+#[test]
+fn ten_thousand_short_transfers_leave_nothing() {
+    let _alone = alone();
+    let engine = Engine::new(1).unwrap();
+    let before = open_descriptors();
+    for round in 0..100 {
+        for index in 0..100 {
+            let pipe = pipe_in(Blocking::No).holding(b"short");
+            let (output, reader) = unix_pair_in(Blocking::No);
+            begin(&engine, copy_job(given(pipe.reader), given(output)), index);
+            drop((pipe.writer, reader));
+        }
+        assert_eq!(all_ended(&engine, 100).len(), 100, "{round}");
+    }
+    assert_eq!(engine.stats().begun, 10_000);
+    assert!(open_descriptors().len() <= before.len() + 8);
+    end(engine);
+}
