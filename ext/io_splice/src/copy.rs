@@ -14,7 +14,7 @@ use crate::wait::timed_out;
 use crate::without_gvl::{GvlFreeHost, Scheduler, cleanup_without_gvl, inspect_without_gvl, without_gvl};
 use crate::{error, gvl, number};
 
-const NAME: &str = "copy_stream";
+pub const NAME: &str = "copy_stream";
 
 /// `copy_between(src, dst, len, src_offset) { |bytes_so_far| }`: a copy between two descriptors, to the end of the input or
 /// `len` bytes; the count may be less.
@@ -48,12 +48,7 @@ pub fn copy(
     if len == Some(0) && input.is_io() && output.is_io() && progress.is_none() {
         return Ok(0);
     }
-    let hints = Hints {
-        likely_file_in: offset.is_some() || input.is_file(ruby),
-        likely_file_out: output.is_file(ruby),
-        can_unread: input.is_io(),
-        to_size: as_rubys,
-    };
+    let hints = hints(ruby, input, output, offset, as_rubys);
     let plan =
         inspect_without_gvl(NAME, &[input, output], |fds| Plan::new(fds[0], fds[1], len, offset, hints))?;
     empty_opened(ruby, NAME, Some(&input), &[dst])?;
@@ -110,7 +105,18 @@ pub fn check_ends(ruby: &Ruby, args: &[Value]) -> Result<(), Error> {
     Ok(())
 }
 
-fn numbers(ruby: &Ruby, len: Value, offset: Value) -> Result<(Option<u64>, Option<u64>), Error> {
+/// What Ruby knows of the ends.
+pub fn hints(ruby: &Ruby, input: End, output: End, offset: Option<u64>, to_size: bool) -> Hints {
+    Hints {
+        likely_file_in: offset.is_some() || input.is_file(ruby),
+        likely_file_out: output.is_file(ruby),
+        can_unread: input.is_io(),
+        to_size,
+    }
+}
+
+/// A length and an offset, each a number or nil.
+pub fn numbers(ruby: &Ruby, len: Value, offset: Value) -> Result<(Option<u64>, Option<u64>), Error> {
     let len = if len.is_nil() { None } else { Some(number::length(ruby, "length", len)? as u64) };
     Ok((len, number::offset(ruby, "src_offset", offset)?))
 }

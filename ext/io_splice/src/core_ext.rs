@@ -10,10 +10,10 @@ use magnus::{Error, RModule, RString, Ruby, Value, function};
 use rb_sys::VALUE;
 
 use crate::copy::{Extent, copy};
+use crate::gvl;
 use crate::opened::Opened;
 use crate::reentry::once;
 use crate::ruby_io::{check_reader, is_io, prepare_writer};
-use crate::gvl;
 
 /// Ruby's own, which stays reachable under this name.
 static RUBYS_OWN: LazyId = LazyId::new("ruby_copy_stream");

@@ -35,6 +35,8 @@ pub struct End {
 enum Kind {
     Io(VALUE),
     Number(RawFd),
+    /// A file that the call itself has opened.
+    Opened(RawFd),
 }
 
 impl End {
@@ -45,7 +47,7 @@ impl End {
         } else if is_io(value) {
             Kind::Io(value.as_raw())
         } else if let Some(opened) = Opened::from_value(ruby, value) {
-            Kind::Number(opened.fileno())
+            Kind::Opened(opened.fileno())
         } else {
             Kind::Io(once(ruby, || to_io(ruby, value))?)
         };
@@ -95,7 +97,7 @@ impl End {
                 // SAFETY: `io` is an IO; for one that is not initialized it raises.
                 Side::Output => protect(|| unsafe { rb_sys::rb_io_get_write_io(io) })?,
             }),
-            Kind::Number(number) => {
+            Kind::Number(number) | Kind::Opened(number) => {
                 let io: Value =
                     ruby.class_io().funcall("for_fd", (number, magnus::kwargs!("autoclose" => false)))?;
                 Ok(io.as_raw())
@@ -115,6 +117,11 @@ impl End {
         matches!(self.kind, Kind::Io(_))
     }
 
+    /// Whether it is a file that the call itself has opened, and closes.
+    pub fn is_opened(self) -> bool {
+        matches!(self.kind, Kind::Opened(_))
+    }
+
     /// What Ruby keeps of the IO that is really used: for an output that may be the write end that
     /// `IO.popen` ties to an IO. `None` for a number and for an IO that is not initialized.
     pub fn ruby_io(self) -> Option<RubyIo> {
@@ -132,7 +139,7 @@ impl End {
     /// The descriptor, if the end is open.
     pub fn descriptor_if_open(&self) -> Option<BorrowedFd<'_>> {
         let fd = match self.kind {
-            Kind::Number(fd) => fd,
+            Kind::Number(fd) | Kind::Opened(fd) => fd,
             Kind::Io(_) => self.ruby_io()?.fd(),
         };
         // SAFETY: a number that is not negative; as in `borrow`.
@@ -149,7 +156,7 @@ impl End {
     /// The descriptor, when nothing has to be done or raised first. That is nearly
     /// always, and looking is much cheaper than being ready for an exception.
     fn fd_if_clean(self, nonblock: bool) -> Option<RawFd> {
-        if let Kind::Number(fd) = self.kind {
+        if let Kind::Number(fd) | Kind::Opened(fd) = self.kind {
             return Some(fd);
         }
         let io = self.ruby_io()?;
@@ -198,7 +205,7 @@ impl End {
                     Side::Output => rb_sys::rb_io_get_write_io(io),
                 })
             },
-            Kind::Number(fd) => fd,
+            Kind::Number(fd) | Kind::Opened(fd) => fd,
         }
     }
 }

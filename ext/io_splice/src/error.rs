@@ -129,6 +129,15 @@ pub fn timeout(ruby: &Ruby, message: &'static str) -> Error {
     }
 }
 
+/// `IO::Splice::Cancelled`
+pub fn cancelled(ruby: &Ruby) -> Error {
+    let splice = ruby.class_io().const_get::<_, RModule>("Splice");
+    match splice.and_then(|splice| splice.const_get::<_, ExceptionClass>("Cancelled")) {
+        Ok(class) => new(class, "the transfer was cancelled"),
+        Err(error) => error,
+    }
+}
+
 /// The `Errno::*` that ended a transfer, which may have moved something before.
 pub fn transfer(code: Errno, call: &str, why: Option<&str>, moved: usize) -> Error {
     let moved = (moved > 0).then(|| format!("after {moved} bytes"));

@@ -36,7 +36,11 @@ impl Opened {
         let name = unsafe { path.as_slice().to_vec() };
         let name = CString::new(name).map_err(|_| error::argument(ruby, "string contains null byte"))?;
         let fd = Mutex::new(None);
-        let opened = ruby.obj_wrap(Self { fd, path: name.clone(), emptied: AtomicBool::new(io_splice_core::empties(flags)) });
+        let opened = ruby.obj_wrap(Self {
+            fd,
+            path: name.clone(),
+            emptied: AtomicBool::new(io_splice_core::empties(flags)),
+        });
         let mut collected = false;
         // As in `without_gvl`: a FIFO may wait for somebody.
         gvl::check_interrupts()?;

@@ -1,8 +1,8 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use io_splice_core::Side;
 use io_splice_core::copy::{Direction, Hints, Plan, Relay, RelayPause};
+use io_splice_core::{Errno, Side};
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, Ruby, TryConvert, Value};
 
@@ -13,7 +13,7 @@ use crate::wait::timed_out;
 use crate::without_gvl::{GvlFreeHost, Scheduler, inspect_without_gvl, without_gvl};
 use crate::{error, gvl};
 
-const NAME: &str = "relay";
+pub const NAME: &str = "relay";
 
 /// The two ends of a direction.
 type Ends = (End, End);
@@ -59,13 +59,18 @@ pub fn relay_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
 }
 
 /// A timeout in seconds, or nil.
-fn seconds(ruby: &Ruby, value: Value) -> Result<Option<Duration>, Error> {
+pub fn seconds(ruby: &Ruby, value: Value) -> Result<Option<Duration>, Error> {
     let Some(seconds) = Option::<f64>::try_convert(value)? else { return Ok(None) };
     if seconds.is_nan() || seconds < 0.0 {
         let value = error::text(value)?;
         return Err(error::argument(ruby, format!("invalid idle_timeout: {value}")));
     }
     Ok(Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)))
+}
+
+/// The kernel has refused in this direction.
+pub fn failure(direction: Direction, errno: Errno) -> Error {
+    error::errno(errno, NAME, Some(["a to b", "b to a"][direction as usize]))
 }
 
 fn run(
@@ -111,7 +116,7 @@ fn run(
             RelayPause::Idle => return Err(error::timeout(ruby, "Timed out: no byte in either direction")),
             RelayPause::TimedOut(_, side) => return Err(timed_out(ruby, side)),
             RelayPause::Failed(direction, errno) => {
-                return Err(error::errno(errno, NAME, Some(["a to b", "b to a"][direction as usize])));
+                return Err(failure(direction, errno));
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::wait::timed_out;
 use crate::without_gvl::{GvlFreeHost, Scheduler, cleanup_without_gvl, inspect_without_gvl, without_gvl};
 use crate::{error, gvl, number};
 
-const NAME: &str = "tee_stream";
+pub const NAME: &str = "tee_stream";
 
 /// `tee_between(src, len, hand_over, taken, *dsts) { |bytes_so_far| }`: a copy from one descriptor to several, to the end of
 /// the input or `len` bytes; the count may be less. A `src` that is a String is what there is to copy. A `dst` that is nil
@@ -75,6 +75,12 @@ pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
         Ok(()) => Ok(work.copy.copied().into_value_with(ruby)),
         Err(error) => Err(error::partial_tee(ruby, error, work.failed, &delivered)),
     }
+}
+
+/// The kernel has refused to take from the input, or to bring to this output.
+pub fn failure(output: Option<usize>, errno: Errno) -> Error {
+    let end = output.map_or("the input".to_owned(), |output| format!("output {output}"));
+    error::errno(errno, NAME, Some(&end))
 }
 
 /// Looks at all ends.
@@ -139,12 +145,12 @@ impl Work {
                     return Err(timed_out(ruby, output.map_or(Side::Input, |_| Side::Output)));
                 }
                 TeeStreamPause::InputFailed(errno) => {
-                    return Err(error::errno(errno, NAME, Some("the input")));
+                    return Err(failure(None, errno));
                 }
                 TeeStreamPause::OutputFailed(output, errno) => {
                     self.failed = Some(output);
                     return Err(match errno {
-                        Some(errno) => error::errno(errno, NAME, Some(&format!("output {output}"))),
+                        Some(errno) => failure(Some(output), errno),
                         // What it raised was kept.
                         None => {
                             once(ruby, || self.hand_over.call::<_, Value>((output, ()))).err().unwrap_or_else(

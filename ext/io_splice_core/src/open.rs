@@ -41,6 +41,11 @@ pub fn empty(fd: BorrowedFd<'_>) -> Result<()> {
     }
 }
 
+/// Whether it is a regular file, which may have locks of this process (`F_SETLK` of fcntl(2)).
+pub fn is_regular_file(fd: BorrowedFd<'_>) -> Result<bool> {
+    Ok(FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::RegularFile)
+}
+
 /// Whether both are one regular file, so that emptying one would empty the other.
 pub fn is_same_regular_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Result<bool> {
     let (one, other) = (fstat(one)?, fstat(other)?);

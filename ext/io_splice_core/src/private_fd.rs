@@ -1,6 +1,6 @@
 #![expect(unsafe_code, reason = "descriptors by number, and pthread_atfork(3)")]
 
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -25,6 +25,8 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 pub struct PrivateFd {
     number: RawFd,
     generation: u32,
+    /// It is somebody else's, who closes it.
+    is_lent: bool,
 }
 
 impl PrivateFd {
@@ -33,7 +35,7 @@ impl PrivateFd {
         let number = fd.into_raw_fd();
         let (word, bit) = place(number);
         word.fetch_or(bit, Relaxed);
-        Self { number, generation: generation() }
+        Self { number, generation: generation(), is_lent: false }
     }
 
     /// `fcntl(fd, F_DUPFD_CLOEXEC, 0)`—One for the same open file.
@@ -44,6 +46,21 @@ impl PrivateFd {
     /// [Linux]: https://man7.org/linux/man-pages/man2/F_DUPFD.2const.html
     pub fn duplicate(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
         Self::make(|| fcntl_dupfd_cloexec(fd, 0).map(Self::new))
+    }
+
+    /// Uses a descriptor that stays its owner's, also in a forked child. When a duplicate of a file is closed, the process
+    /// loses its locks of that file (`F_SETLK` of fcntl(2)), so what has such locks is lent.
+    ///
+    /// # Safety
+    ///
+    /// It must stay open as long as this lives.
+    ///
+    /// # References
+    ///  - [Linux]
+    ///
+    /// [Linux]: https://man7.org/linux/man-pages/man2/F_SETLK.2const.html
+    pub unsafe fn lend(fd: BorrowedFd<'_>) -> Self {
+        Self { number: fd.as_raw_fd(), generation: generation(), is_lent: true }
     }
 
     /// Makes one by a call that does not block, so that no child is forked before it is known.
@@ -70,7 +87,7 @@ impl PrivateFd {
 
 impl Drop for PrivateFd {
     fn drop(&mut self) {
-        if !self.is_of_this_process() {
+        if self.is_lent || !self.is_of_this_process() {
             return;
         }
         let _no_fork = NoFork::begin();

@@ -85,7 +85,9 @@ impl<K: Kernel> Pump<K> {
             in_flight: InFlight::default(),
             // One more byte than a file has shows its end.
             read_size: match plan.extent {
-                Extent::Size(size) => size.saturating_add(1).clamp(PIPE_BUF as u64, FIRST_READ_SIZE as u64) as u32,
+                Extent::Size(size) => {
+                    size.saturating_add(1).clamp(PIPE_BUF as u64, FIRST_READ_SIZE as u64) as u32
+                }
                 Extent::Limit(_) | Extent::Unknown => FIRST_READ_SIZE as u32,
             },
             max_per_call: MAX_CHUNK as u32,
@@ -200,9 +202,9 @@ impl<K: Kernel> Pump<K> {
     fn end_step(&mut self, step: Result<Advance>, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Advance {
         let step = match step {
             // An output that takes nothing does not matter any more when there is nothing to come.
-            Ok(Advance::Blocked(Side::Output)) => self.has_ended(input).map(|ended| {
-                if ended { Advance::Done } else { Advance::Blocked(Side::Output) }
-            }),
+            Ok(Advance::Blocked(Side::Output)) => self
+                .has_ended(input)
+                .map(|ended| if ended { Advance::Done } else { Advance::Blocked(Side::Output) }),
             step => step,
         };
         let step = match step {
@@ -289,7 +291,12 @@ impl<K: Kernel> Pump<K> {
         if !self.in_flight.is_empty() || self.plan.messages_in {
             return Ok(false);
         }
-        self.kernel.has_ended(input, self.plan.socket_in, self.position.at())
+        let ended = self.kernel.has_ended(input, self.plan.socket_in, self.position.at())?;
+        if ended {
+            // A file may have become shorter than what was reserved of it.
+            self.position.release(&mut self.kernel, input, 0)?;
+        }
+        Ok(ended)
     }
 
     /// How much may be taken at once: what the output takes at once, and a little more, which is held when it stops.

@@ -159,15 +159,15 @@ impl Plan {
             socket_out: to.kind() == FileType::Socket,
             ..Self::UNKNOWN
         };
-        if plan.socket_out && most > MESSAGE as u64 && has_messages(fd_out) {
-            plan.messages_out = true;
-            plan.routes = &[Route::ReadWrite];
-        }
         if routes[0] == Route::CopyFileRange && !from.is_on_device_of(&to) && is_refused(fd_in, fd_out) {
             plan.routes = &routes[1..];
         }
         plan.describe_input(fd_in, may_block_in, &from);
         plan.file_out &= limit.is_none();
+        if plan.socket_out && !plan.messages_in && most > MESSAGE as u64 && has_messages(fd_out) {
+            plan.messages_out = true;
+            plan.routes = &[Route::ReadWrite];
+        }
         Ok(plan)
     }
 

@@ -1,0 +1,229 @@
+# frozen_string_literal: true
+
+require_relative "background/transfer"
+require_relative "background/under_way"
+
+class IO
+  module Splice
+    # Ended a transfer that was cancelled: by {Transfer#cancel}, by {Background#close}, or because it belongs to the
+    # process that this one was forked from.
+    Cancelled = Class.new(IOError)
+
+    # The background of this process, made at its first use. A forked child has one of its own.
+    #
+    # @example
+    #   here, there = UNIXSocket.pair
+    #   IO::Splice.background.copy_stream("/proc/self/status", there)
+    #   here.read(5) # => "Name:"
+    #
+    # @return [Background]
+    # @raise [Errno::EMFILE, Errno::EAGAIN] if there is no descriptor or no thread for it
+    def self.background
+      BACKGROUND_LOCK.synchronize do
+        @background = Background.new if !@background || @background.closed?
+        @background
+      end
+    end
+
+    BACKGROUND_LOCK = Thread::Mutex.new
+    private_constant :BACKGROUND_LOCK
+
+    # Copies and relays that go on by themselves, on native threads of the gem's own, which know nothing of Ruby: any
+    # number of them on each, waiting together with epoll. No Ruby thread, no fiber and no GVL is taken while bytes
+    # move. It is made for slow clients, tunnels and proxies by the thousand.
+    #
+    # **Ends** are IOs, Integers and paths. What has to be read or written by methods of its own is a TypeError: use the
+    # call of the same name in {Splice}. With `close: true` they belong to the transfer: what Ruby has read ahead of
+    # them goes first, what it has still to write is written, and the IO objects are closed when the call returns (one
+    # of `IO.popen` when the transfer has ended, since its close waits for the process). The connections themselves are
+    # closed when the transfer has ended. With `close: false` they stay the caller's, who leaves them alone until then;
+    # afterwards they stand right behind what was moved. When a call raises, nothing has been taken over or closed.
+    #
+    # **A block** is called with the {Transfer} when it has ended, also when it failed, once, in a Ruby thread of the
+    # background's own, one after another. What it raises is reported as that of a thread is, and harms no other
+    # transfer.
+    #
+    # No transfer holds up another: not a peer that never reads, not a file on a disk that is stuck. A forked child has
+    # none of its parent's transfers and keeps no descriptor of theirs. The end of the process ends the transfers; write
+    # `at_exit { IO::Splice.background.drain(10) }` where they are to be waited for.
+    #
+    # @example A proxy of any number of connections, in one thread
+    #   def serve(server, upstream)
+    #     loop { IO::Splice.background.relay(server.accept, upstream.call, idle_timeout: 60) }
+    #   end
+    #
+    # @see https://man7.org/linux/man-pages/man7/epoll.7.html epoll(7)
+    class Background
+      # @example
+      #   background = IO::Splice::Background.new(threads: 2)
+      #   background.close
+      #
+      # @param threads [Integer] how many native threads share the transfers
+      # @raise [ArgumentError] if that is less than 1
+      # @raise [TypeError] if it is not an Integer
+      # @raise [Errno::EMFILE, Errno::EAGAIN] if there is no descriptor or no thread for it
+      def initialize(threads: 1)
+        raise TypeError, "threads: #{threads.class} given, expected an Integer" unless threads.is_a?(Integer)
+        raise ArgumentError, "threads: #{threads} given, expected 1 to 1024" unless threads.between?(1, 1024)
+
+        @under_way = Copying::UnderWay.new(threads)
+      end
+
+      # Begins a copy, as {Splice.copy_stream} makes it.
+      #
+      # @example A download that takes no thread
+      #   File.write("page", "hello")
+      #   client, server = UNIXSocket.pair
+      #   transfer = IO::Splice.background.copy_stream("page", server)
+      #   transfer.value # => 5
+      #   client.read    # => "hello"
+      #
+      # @param src [IO, Integer, String, #to_path, #to_io] where the bytes come from
+      # @param dst [IO, Integer, String, #to_path, #to_io] where they go
+      # @param len [Integer, nil] how many bytes; nil: to the end
+      # @param src_offset [Integer, nil] the byte of the file to begin with; nil: from where it stands
+      # @param close [Boolean] whether the ends belong to the transfer
+      # @param idle_timeout [Numeric, nil] how many seconds may go by without a byte
+      # @param rate [Integer, nil] how many bytes a second at most
+      # @yieldparam transfer [Transfer] when it has ended
+      # @return [Transfer]
+      # @raise [TypeError] if an end has methods of its own, or an argument is of the wrong kind
+      # @raise [IOError] if the background is closed, or as {Splice.copy_stream}
+      # @raise [SystemCallError, ArgumentError, RangeError] as {Splice.copy_stream}
+      # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
+      # rubocop:disable Metrics/ParameterLists -- those of the foreground call, and what a transfer has besides
+      def copy_stream(src, dst, len = nil, src_offset = nil, close: true, idle_timeout: nil, rate: nil, &block)
+        Copying.check_copy(len, src_offset)
+        ends = Copying.resolve_for_background(src, dst)
+        transfer = Transfer.new(@under_way, :copy_stream, len, &block)
+        @under_way.take_over(transfer, ends, close, ends.first(1)) do |engine, token|
+          Copying.open_ends(ends, src_offset) do |input, output|
+            engine.copy_stream(token, [!close, idle_timeout, rate], input, output, len, src_offset)
+          end
+        end
+      end
+
+      # Begins a relay, as {Splice.relay} makes it.
+      #
+      # @example
+      #   client, front = UNIXSocket.pair
+      #   back, server = UNIXSocket.pair
+      #   transfer = IO::Splice.background.relay(front, back, idle_timeout: 60)
+      #   client.write("hello")
+      #   server.readpartial(5) # => "hello"
+      #   [client, server].each(&:close)
+      #   transfer.value        # => [5, 0]
+      #
+      # @param a [IO, Integer, #to_io, Array] a socket, or a pair of an input and an output
+      # @param b [IO, Integer, #to_io, Array] the like
+      # @param close (see #copy_stream)
+      # @param idle_timeout [Numeric, nil] how many seconds may go by without a byte in either direction
+      # @param rate [Integer, nil] how many bytes a second at most, in each direction
+      # @yieldparam (see #copy_stream)
+      # @return [Transfer]
+      # @raise [TypeError, IOError, SystemCallError, ArgumentError, RangeError] as {#copy_stream}
+      # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
+      def relay(a, b, close: true, idle_timeout: nil, rate: nil, &block)
+        ends, inputs = Copying.relay_ends(a, b)
+        transfer = Transfer.new(@under_way, :relay, &block)
+        @under_way.take_over(transfer, ends, close, inputs) do |engine, token|
+          engine.relay(token, [!close, idle_timeout, rate], *ends)
+        end
+      end
+
+      # Begins a copy to several outputs, as {Splice.tee_stream} makes it.
+      #
+      # @example
+      #   here, there = UNIXSocket.pair
+      #   transfer = IO::Splice.background.tee_stream("/proc/self/exe", "copy", there, len: 4)
+      #   here.read      # => "\x7FELF"
+      #   transfer.value # => 4
+      #
+      # @param src (see #copy_stream)
+      # @param dsts [Array<IO, Integer, String, #to_path, #to_io>] where they go
+      # @param len (see #copy_stream)
+      # @param close (see #copy_stream)
+      # @param idle_timeout (see #copy_stream)
+      # @param rate (see #copy_stream)
+      # @yieldparam (see #copy_stream)
+      # @return [Transfer]
+      # @raise [TypeError, IOError, SystemCallError, ArgumentError, RangeError] as {#copy_stream}
+      # @see https://man7.org/linux/man-pages/man2/tee.2.html tee(2)
+      def tee_stream(src, *dsts, len: nil, close: true, idle_timeout: nil, rate: nil, &block)
+        raise ArgumentError, "nothing to copy to: give at least one target" if dsts.empty?
+
+        Copying.check_copy(len, nil)
+        ends = Copying.resolve_for_background(src, *dsts)
+        transfer = Transfer.new(@under_way, :tee_stream, len, dsts, &block)
+        @under_way.take_over(transfer, ends, close, ends.first(1)) do |engine, token|
+          Copying.open_ends(ends, nil) do |input, *outputs|
+            engine.tee_stream(token, [!close, idle_timeout, rate], len, input, *outputs)
+          end
+        end
+      end
+
+      # rubocop:enable Metrics/ParameterLists
+
+      # @example
+      #   IO::Splice::Background.new.size # => 0
+      #
+      # @return [Integer] how many transfers are under way
+      def size = transfers.size
+
+      # @example
+      #   IO::Splice::Background.new.transfers # => []
+      #
+      # @return [Array<Transfer>] those under way
+      def transfers = @under_way.transfers
+
+      # Numbers since it was made, cheap to ask for.
+      #
+      # @example
+      #   IO::Splice::Background.new.stats
+      #   # => {:under_way=>0, :begun=>0, :done=>0, :cancelled=>0, :failed=>0, :bytes=>0}
+      #
+      # @return [Hash{Symbol => Integer}] `:under_way`, `:begun`, `:done`, `:cancelled` and `:failed` transfers, and
+      #   `:bytes` that have reached an output
+      def stats = %i[under_way begun done cancelled failed bytes].zip(@under_way.stats).to_h
+
+      # Takes no more transfers, and waits for those under way and for their blocks.
+      #
+      # @example
+      #   background = IO::Splice::Background.new
+      #   background.drain(10) # => true
+      #
+      # @param timeout [Numeric, nil] how many seconds to wait; nil: as long as it takes
+      # @return [Boolean] whether none is left
+      def drain(timeout = nil)
+        @under_way.close
+        @under_way.wait_until_over(timeout)
+      end
+
+      # Ends all transfers, as {Cancelled}, and waits until they are reported. It takes no more.
+      #
+      # @example
+      #   background = IO::Splice::Background.new
+      #   background.close
+      #   background.closed? # => true
+      #
+      # @return [nil]
+      def close
+        @under_way.close(stop: true)
+        @under_way.wait_until_over(nil)
+        nil
+      end
+
+      # @example
+      #   IO::Splice::Background.new.closed? # => false
+      #
+      # @return [Boolean] whether it takes no more transfers
+      def closed? = @under_way.closed?
+
+      # @example
+      #   IO::Splice::Background.new.inspect # => "#<IO::Splice::Background 0 under way>"
+      #
+      # @return [String] the class, and how many transfers are under way
+      def inspect = "#<#{self.class} #{size} under way#{", closed" if closed?}>"
+    end
+  end
+end

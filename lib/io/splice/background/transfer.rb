@@ -1,0 +1,162 @@
+# frozen_string_literal: true
+
+class IO
+  module Splice
+    # A copy or a relay in the background: see {Background}.
+    #
+    # @example
+    #   here, there = UNIXSocket.pair
+    #   transfer = IO::Splice.background.copy_stream("/proc/self/exe", there, 1000)
+    #   here.read.size # => 1000
+    #   transfer.value # => 1000
+    #   transfer.error # => nil
+    class Transfer
+      # @private
+      def initialize(under_way, kind, len = nil, targets = nil, &block)
+        @under_way = under_way
+        @kind = kind
+        @len = len
+        @targets = targets
+        @block = block
+      end
+
+      # @example
+      #   here, there = UNIXSocket.pair
+      #   transfer = IO::Splice.background.copy_stream(there, "copy")
+      #   transfer.bytes # => 0
+      #
+      # @return [Integer, Array(Integer, Integer)] the bytes that have reached the output so far; of a relay, from a to
+      #   b and from b to a
+      def bytes
+        bytes = @delivered || @handle.bytes
+        @kind == :relay ? bytes.first(2) : bytes.max
+      end
+
+      # @example
+      #   here, there = UNIXSocket.pair
+      #   IO::Splice.background.copy_stream(there, "copy").done? # => false
+      #
+      # @return [Boolean] whether it has ended
+      def done? = !@delivered.nil? || abandon?
+
+      # Waits until it has ended. Interrupts end the wait, not the transfer.
+      #
+      # @example
+      #   here, there = UNIXSocket.pair
+      #   transfer = IO::Splice.background.copy_stream(there, "copy")
+      #   transfer.wait(0.01)               # => nil
+      #   here.close
+      #   transfer.wait.equal?(transfer)    # => true
+      #
+      # @param timeout [Numeric, nil] how many seconds to wait; nil: as long as it takes
+      # @return [Transfer, nil] itself; nil after the timeout
+      def wait(timeout = nil)
+        self if done? || @under_way.wait_until(timeout, -> { @ended ||= Thread::ConditionVariable.new }) { done? }
+      end
+
+      # Waits until it has ended, and raises what the call of the same name in {Splice} would have raised.
+      #
+      # @example
+      #   File.write("page", "hello")
+      #   IO::Splice.background.copy_stream("page", "copy").value # => 5
+      #
+      # @return [Integer, Array(Integer, Integer)] {#bytes}
+      # @raise [Cancelled] if it was cancelled
+      # @raise [EOFError, IOError, SystemCallError] as the call of the same name
+      def value
+        wait
+        raise error if error
+
+        bytes
+      end
+
+      # @example
+      #   here, there = UNIXSocket.pair
+      #   transfer = IO::Splice.background.copy_stream(there, "copy").cancel
+      #   transfer.wait.error.class # => IO::Splice::Cancelled
+      #
+      # @return [Exception, nil] what {#value} raises; nil while it is under way, and if it has ended well
+      def error
+        abandon?
+        @error
+      end
+
+      # Ends it soon as {Cancelled}, unless it has ended. What is held is delivered as far as it goes at once.
+      #
+      # @example
+      #   here, there = UNIXSocket.pair
+      #   IO::Splice.background.copy_stream(there, "copy").cancel.wait.done? # => true
+      #
+      # @return [Transfer] itself
+      def cancel
+        @handle.cancel
+        self
+      end
+
+      # @example
+      #   File.write("page", "hello")
+      #   IO::Splice.background.copy_stream("page", "copy").wait.inspect
+      #   # => "#<IO::Splice::Transfer copy_stream, 5 bytes, done>"
+      #
+      # @return [String] what it does, how far it is and how it stands
+      def inspect
+        state = error ? error.class : { true => "done", false => "under way" }[done?]
+        "#<#{self.class} #{@kind}, #{Array(bytes).join(" and ")} bytes, #{state}>"
+      end
+
+      # @private
+      def begin(engine, handle, ends, inputs)
+        @engine = engine
+        @handle = handle
+        @ends = ends # which are not collected as long as they are used
+        @inputs = ends.empty? ? [] : inputs
+        self
+      end
+
+      # What closing would wait for is closed when the transfer has ended.
+      # @private
+      def close_later(io)
+        (@closing ||= []) << io if io.to_io.pid
+      end
+
+      # @private
+      def finish(error, delivered, unread)
+        @inputs.zip(unread) { |input, bytes| Copying.unread(input, bytes) unless bytes.empty? }
+        @error = error || short(delivered)
+        name_target if @targets && @error.is_a?(PartialTee)
+        @delivered = delivered
+        @ends = @inputs = nil
+        @ended&.broadcast
+      end
+
+      # @private
+      def tell
+        @closing&.each { |io| Thread.new { io.close } }
+        @block&.call(self)
+      rescue Exception => e # rubocop:disable Lint/RescueException -- no other transfer is harmed
+        Copying.report(self, e)
+      end
+
+      private
+
+      def short(delivered)
+        copied = delivered.max
+        EOFError.new("end of file reached after #{copied} of #{@len} bytes") if @len && copied < @len
+      end
+
+      # The index becomes the target as it was given.
+      def name_target
+        @error.instance_variable_set(:@target, @error.target && @targets[@error.target])
+      end
+
+      # In a forked child it has ended: it is the parent's.
+      def abandon?
+        return false if @delivered || @under_way.engine?(@engine)
+
+        @error = Cancelled.new("the transfer belongs to the process that this one was forked from")
+        @delivered = [0, 0]
+        true
+      end
+    end
+  end
+end
