@@ -171,7 +171,8 @@ impl Engine {
         engine.submit(ruby, tee_stream::NAME, args[0], terms.job(Work::TeeStream(tee), fds), &ends[..1])
     }
 
-    /// Hands a job over, or gives back to the inputs what Ruby had read ahead of them.
+    /// Hands a job over, or gives back to the inputs what Ruby had read ahead of them. The core looks at the ends once more,
+    /// for which a file system may take its time.
     fn submit(
         &self,
         ruby: &Ruby,
@@ -180,28 +181,28 @@ impl Engine {
         job: Job,
         inputs: &[End],
     ) -> Result<Obj<TransferHandle>, Error> {
-        match self.0.submit(job, u64::try_convert(token)?) {
-            Ok(handle) => Ok(ruby.obj_wrap(TransferHandle(handle))),
-            Err((job, errno)) => {
-                let unread = match job.work {
-                    Work::CopyStream(mut copy) => [copy.abort(None, None), Vec::new()],
-                    Work::Relay(mut relay) => {
-                        Direction::BOTH.map(|direction| relay.abort(direction, None, None))
+        let token = u64::try_convert(token)?;
+        let mut job = Some(Box::new(job));
+        loop {
+            let submitted = gvl::without(|| job.take().map(|job| self.0.submit(*job, token)));
+            let (refused, error) = match submitted.flatten() {
+                Some(Ok(handle)) => return Ok(ruby.obj_wrap(TransferHandle(handle))),
+                Some(Err((refused, Errno::SHUTDOWN))) => (refused, error::io(ruby, "closed background")),
+                Some(Err((refused, errno))) => (refused, error::errno(errno, call, None)),
+                None => match (gvl::check_interrupts(), job.take()) {
+                    (Err(error), Some(unsent)) => (unsent, error),
+                    (_, unsent) => {
+                        job = unsent;
+                        continue;
                     }
-                    Work::TeeStream(mut tee) => {
-                        [tee.abort(None, &vec![None; job.ends.len() - 1]), Vec::new()]
-                    }
-                };
-                for (input, bytes) in inputs.iter().zip(unread) {
-                    if !bytes.is_empty() {
-                        input.unread(bytes);
-                    }
+                },
+            };
+            for (input, bytes) in inputs.iter().zip(unread_of(*refused)) {
+                if !bytes.is_empty() {
+                    input.unread(bytes);
                 }
-                Err(match errno {
-                    Errno::SHUTDOWN => error::io(ruby, "closed background"),
-                    errno => error::errno(errno, call, None),
-                })
             }
+            return Err(error);
         }
     }
 
@@ -244,6 +245,15 @@ impl Engine {
             stats.failed,
             stats.bytes,
         ])
+    }
+}
+
+/// What Ruby had read ahead of the inputs of a job that has not begun.
+fn unread_of(job: Job) -> [Vec<u8>; 2] {
+    match job.work {
+        Work::CopyStream(mut copy) => [copy.abort(None, None), Vec::new()],
+        Work::Relay(mut relay) => Direction::BOTH.map(|direction| relay.abort(direction, None, None)),
+        Work::TeeStream(mut tee) => [tee.abort(None, &vec![None; job.ends.len() - 1]), Vec::new()],
     }
 }
 
