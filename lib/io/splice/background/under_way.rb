@@ -39,8 +39,10 @@ class IO
             raise IOError, "closed background" if @closed
 
             handle = yield engine, token
-            synchronize { note(transfer.begin(engine, handle, close ? [] : ends, inputs), token) }
-            Copying.close_taken(transfer, ends) if close
+            Copying.without_interrupts do
+              synchronize { note(transfer.begin(engine, handle, close ? [] : ends, inputs), token) }
+              Copying.close_taken(transfer, ends) if close
+            end
           end
           transfer
         end
@@ -160,8 +162,8 @@ class IO
           when String then next
           else transfer.close_later(end_) || end_.close
           end
-        rescue IOError, SystemCallError
-          next # it is closed already
+        rescue StandardError
+          next # the transfer goes on, whatever a close of its own raises
         end
       end
 
