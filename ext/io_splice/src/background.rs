@@ -15,6 +15,7 @@ use magnus::{DataTypeFunctions, Error, RArray, RString, Ruby, TryConvert, TypedD
 
 use crate::copy::{empty_opened, timeouts};
 use crate::end::{End, descriptor_of, descriptors_for_copy};
+use crate::opened::Opened;
 use crate::relay::seconds;
 use crate::wait::timed_out;
 use crate::without_gvl::inspect_without_gvl;
@@ -115,7 +116,7 @@ impl Engine {
         empty_opened(ruby, copy::NAME, Some(&ends[0]), &args[3..4])?;
         let most = if offset.is_some() { 0 } else { len.unwrap_or(u64::MAX) };
         copy.prepend(take_read_ahead(ruby, ends[0], most)?);
-        engine.submit(ruby, copy::NAME, args[0], terms.job(Work::CopyStream(copy), fds), &ends[..1])
+        engine.submit(ruby, copy::NAME, args, terms.job(Work::CopyStream(copy), fds), &ends[..1])
     }
 
     /// `relay(token, terms, a, b)`, or `relay(token, terms, a_in, a_out, b_in, b_out)`
@@ -143,7 +144,7 @@ impl Engine {
         let mut relay = Relay::new(plans, [timeouts(a_in, b_out)?, timeouts(b_in, a_out)?], None);
         relay.prepend(Direction::AToB, take_read_ahead(ruby, a_in, u64::MAX)?);
         relay.prepend(Direction::BToA, take_read_ahead(ruby, b_in, u64::MAX)?);
-        engine.submit(ruby, relay::NAME, args[0], terms.job(Work::Relay(relay), fds), &[a_in, b_in])
+        engine.submit(ruby, relay::NAME, args, terms.job(Work::Relay(relay), fds), &[a_in, b_in])
     }
 
     /// `tee_stream(token, terms, len, src, *dsts)`
@@ -168,7 +169,7 @@ impl Engine {
         tee.set_timeouts(input.timeout()?, outputs);
         empty_opened(ruby, tee_stream::NAME, Some(&input), &args[4..])?;
         tee.prepend(take_read_ahead(ruby, input, len.unwrap_or(u64::MAX))?);
-        engine.submit(ruby, tee_stream::NAME, args[0], terms.job(Work::TeeStream(tee), fds), &ends[..1])
+        engine.submit(ruby, tee_stream::NAME, args, terms.job(Work::TeeStream(tee), fds), &ends[..1])
     }
 
     /// Hands a job over, or gives back to the inputs what Ruby had read ahead of them. The core looks at the ends once more,
@@ -177,16 +178,20 @@ impl Engine {
         &self,
         ruby: &Ruby,
         call: &str,
-        token: Value,
+        args: &[Value],
         job: Job,
         inputs: &[End],
     ) -> Result<Obj<TransferHandle>, Error> {
-        let token = u64::try_convert(token)?;
+        let token = u64::try_convert(args[0])?;
         let mut job = Some(Box::new(job));
         loop {
             let submitted = gvl::without(|| job.take().map(|job| self.0.submit(*job, token)));
             let (refused, error) = match submitted.flatten() {
-                Some(Ok(handle)) => return Ok(ruby.obj_wrap(TransferHandle(handle))),
+                Some(Ok(handle)) => {
+                    let opened = args.iter().filter_map(|end| Opened::from_value(ruby, *end));
+                    opened.for_each(|file| file.hand_over());
+                    return Ok(ruby.obj_wrap(TransferHandle(handle)));
+                }
                 Some(Err((refused, Errno::SHUTDOWN))) => (refused, error::io(ruby, "closed background")),
                 Some(Err((refused, errno))) => (refused, error::errno(errno, call, None)),
                 None => match (gvl::check_interrupts(), job.take()) {

@@ -21,6 +21,8 @@ pub struct Opened {
     fd: Mutex<Option<PrivateFd>>,
     path: CString,
     emptied: AtomicBool,
+    /// What is under way has a descriptor of its own.
+    handed_over: AtomicBool,
 }
 
 impl DataTypeFunctions for Opened {}
@@ -40,6 +42,7 @@ impl Opened {
             fd,
             path: name.clone(),
             emptied: AtomicBool::new(io_splice_core::empties(flags)),
+            handed_over: AtomicBool::new(false),
         });
         let mut collected = false;
         // As in `without_gvl`: a FIFO may wait for somebody.
@@ -110,9 +113,18 @@ impl Opened {
         self.fd().as_ref().map_or(-1, |fd| fd.as_fd().as_raw_fd())
     }
 
+    /// From now on no interrupt comes out of [`close`](Opened::close).
+    pub fn hand_over(&self) {
+        self.handed_over.store(true, Ordering::Relaxed);
+    }
+
     /// `close`
     pub fn close(&self) -> Result<(), Error> {
         let mut fd = self.fd().take();
+        if self.handed_over.load(Ordering::Relaxed) {
+            gvl::without(|| drop(fd.take()));
+            return Ok(());
+        }
         let mut interrupted = Ok(());
         // A disk may take its time.
         while fd.is_some() {
