@@ -14,6 +14,7 @@ ROOT = File.expand_path("..", __dir__)
 BENCHES = {
   "call" => "A call",
   "routes" => "A copy",
+  "small" => "Small copies",
   "growth" => "How a copy grows",
   "vmsplice" => "Memory into a pipe",
   "relay" => "A proxy",
@@ -43,6 +44,21 @@ def tables(table)
   end
 end
 
+# One table for all metrics of the gem, with how many times as much it has as each peer.
+def table_across(table)
+  lines = table.rows.map do |row|
+    [row.name, *table.metrics.map { |key, metric| cell_across(row, key, metric, table.peers.keys - [:gem]) }]
+  end
+  peers = table.peers.values
+  "#{peers.first}, and × #{peers.drop(1).join(", ")}:\n\n#{markdown(["", *table.metrics.values.map(&:unit)], lines)}"
+end
+
+def cell_across(row, key, metric, others)
+  figures = row.figures(:gem, key) or return ""
+  ratios = others.filter_map { |peer| row.ratio(peer, key) }.map { |ratio| " ×#{format("%.2f", ratio.median)}" }
+  "#{format("%.#{metric.digits}f", figures.median)}#{ratios.join}"
+end
+
 # What each byte costs where there are many, and what a copy costs where there are none.
 def growth(table)
   first, from, *, last = table.rows.sort_by(&:x).then { |rows| [rows.first, rows.find { |row| row.x >= MIB }, *rows] }
@@ -69,7 +85,7 @@ end
 def part(name, table)
   charts = table.chart ? Chart.draw(name, table).map { |title, path| "![#{title}](#{path})" } : []
   ["### #{table.title}", *table.about, *charts, (growth(table) if table.chart&.fetch(:x, nil) == "bytes"),
-   "<details><summary>Figures</summary>", *tables(table), "</details>"].compact
+   "<details><summary>Figures</summary>", *(table.across ? table_across(table) : tables(table)), "</details>"].compact
 end
 
 def goals(all)
@@ -99,8 +115,8 @@ machines = all.values.map { |data| data.slice(:processors, :memory, :kernel, :ru
 end
 text = [
   "# Benchmarks",
-  "Made by `rake bench` on #{machines.join("; and on ")}. It makes this page anew on any Linux machine, in about ten " \
-  "minutes.",
+  "Made by `rake bench` on #{machines.join("; and on ")}. It makes this page anew on any Linux machine, in about a " \
+  "quarter of an hour.",
   File.read(File.join(__dir__, "notes.md")).strip,
   *goals(all),
   *all.flat_map { |name, data| section(name, data) }

@@ -5,63 +5,23 @@
 #
 #   ruby bench/routes.rb [--size MIB] [--rounds N] [--part NAME] [--only ROUTE] [--quick]
 #
-# Then small copies, where what counts is a call's own cost, and many copies at once.
+# Then many copies at once, and objects.
 
 $LOAD_PATH.unshift File.expand_path("../lib", __dir__)
 
 require_relative "harness"
 require_relative "harness/copies"
-require_relative "harness/scheduler"
 
 include Bench # rubocop:disable Style/MixinUsage -- for its constants
 
-options = Bench.options({ size: 256, batches: 100 }, { size: 8, batches: 5 }) do |parser|
+options = Bench.options({ size: 256 }, { size: 8 }) do |parser|
   parser.on("--size MIB", Integer, "how much is copied")
   parser.on("--only ROUTE", "one route, or a piece of its name: shm-pipe, tcp-tcp")
 end
-SIZE, ROUNDS, BATCHES = options.values_at(:size, :rounds, :batches)
+SIZE, ROUNDS = options.values_at(:size, :rounds)
 SIZE.positive? or abort "--size: at least 1"
 options[:whole] = false if options[:only]
 COPIES = Copies.new(SIZE * MIB)
-
-# Copies that the kernel is done with at once. As many as a socket's buffer holds are a batch; filling and
-# emptying the sockets does not count.
-module Small
-  SIZES = { 100 => 32, 4096 => 16, 65_536 => 1 }.freeze
-  SOURCES = %w[file socket].freeze
-
-  # Nanoseconds a copy.
-  def self.turn(source, size, copier, scheduled)
-    per_copy = 0
-    work = -> { per_copy = batches(source, size, Copies::IN_RUBY[copier]) }
-    COPIES.in_a_process do
-      scheduled ? in_a_fiber(work) : work.call
-      [per_copy]
-    end.first
-  end
-
-  def self.in_a_fiber(work)
-    Fiber.set_scheduler(Scheduler.new)
-    Fiber.schedule(&work)
-    Fiber.scheduler.run
-  end
-
-  def self.batches(source, size, copier)
-    count = SIZES[size]
-    bytes = "x" * (size * count)
-    input, feed = source == "file" ? File.open(COPIES.path("shm", "source"), "rb") : UNIXSocket.pair
-    output, drain = UNIXSocket.pair
-    arguments = [input, output, size, (0 if source == "file")].compact
-    drained = String.new(capacity: bytes.bytesize)
-    times = Array.new(BATCHES) do
-      feed&.write(bytes)
-      start = Bench.nanoseconds
-      count.times { copier.call(*arguments) }
-      (Bench.nanoseconds - start).tap { drain.readpartial(bytes.bytesize, drained) until drain.nread.zero? }
-    end
-    Figures.new(times).median / count # a fork copies pages as it first writes to them
-  end
-end
 
 SOCKETS = %w[tcp unix].freeze
 # Where more is asked for than not to be slower.
@@ -115,17 +75,6 @@ objects = results.table("Objects, #{SIZE} MiB", peers: PEERS.slice(:gem, :ruby),
 if objects
   [%w[StringIO pipe], %w[StringIO tcp], ["shm", "new StringIO"], ["tcp", "new StringIO"], %w[shm gzip], %w[tcp gzip]]
     .each { |from, to| route(objects, from, to, SIZE * MIB) }
-end
-
-small = results.table("Small copies", peers: Copies::PEERS.slice(:gem, :ruby),
-                                      metrics: { time: ["ns a copy", "less", 0] })
-if small
-  [false, true].product(Small::SOURCES, Small::SIZES.keys) do |scheduled, source, size|
-    turns = Turns.new
-    small.peers.each_key { |copier| turns.peer(copier) { Small.turn(source, size, copier, scheduled) } }
-    small.add("#{source} to socket, #{size} B#{", in a fiber" if scheduled}", turns.run(ROUNDS),
-              goals: [Goal.new(metric: :time, beside: :ruby, most: 1.0)])
-  end
 end
 
 results.finish

@@ -37,8 +37,9 @@ module Bench
     end
   end
 
-  # Rows that have the same peers and metrics. `chart`: how it is drawn, see report.rb.
-  Table = Struct.new(:title, :peers, :metrics, :rows, :chart, :about, keyword_init: true) do
+  # Rows that have the same peers and metrics. `chart`: how it is drawn, see report.rb. `across`: whether the page has one
+  # table of it, with a column for each metric, instead of a table for each.
+  Table = Struct.new(:title, :peers, :metrics, :rows, :chart, :about, :across, keyword_init: true) do
     def self.from(hash)
       rows = hash[:rows].map do |row|
         Row.new(**row, goals: row[:goals].map { |goal| goal_from(goal) })
@@ -105,11 +106,11 @@ module Bench
     end
 
     # @return [Table, nil] nil if this part of the bench is not to be run
-    def table(title, peers:, metrics:, chart: nil, about: [])
+    def table(title, peers:, metrics:, chart: nil, about: [], across: false)
       return unless title.include?(@options.fetch(:part, ""))
 
       metrics = metrics.transform_values { |(unit, better, digits)| Metric.new(unit:, better:, digits:) }
-      Table.new(title:, peers:, metrics:, rows: [], chart:, about:).tap { |table| @tables << table }
+      Table.new(title:, peers:, metrics:, rows: [], chart:, about:, across:).tap { |table| @tables << table }
     end
 
     def finish
