@@ -1,14 +1,14 @@
 # frozen_string_literal: true
 
-# Makes one copy of each kind, between two writes to /dev/null that name it: what system_calls_test.rb counts by strace.
-# Only this thread is traced, so what the far ends do does not count.
+# Makes one copy of each kind for system_calls_test.rb. Only this thread is traced, so what the far ends do does not
+# count.
 
 require "io/splice"
 require "socket"
 require "tempfile"
+require_relative "counting"
 
 BYTES = Integer(ARGV.fetch(0))
-MARK = File.open(File::NULL, "w").tap { |file| file.sync = true }
 
 # In processes, so that they never need this one's lock. They stay until they are killed in the end, whatever happens:
 # Ruby answers the signal of a child that ends with calls of its own.
@@ -22,18 +22,6 @@ def far_end(io)
     sleep
   end
   io.close
-end
-
-def connection(kind)
-  case kind
-  when "pipe" then IO.pipe
-  when "unix" then UNIXSocket.pair
-  when "tcp"
-    TCPServer.open("127.0.0.1", 0) do |server|
-      writer = TCPSocket.new("127.0.0.1", server.local_address.ip_port)
-      [server.accept, writer]
-    end
-  end
 end
 
 def file(content = "")
@@ -67,16 +55,6 @@ def target(kind)
     loop { reader.readpartial(1 << 20, content) }
   end
   writer
-end
-
-def counted(name)
-  yield.call # what the first copy of a kind makes for all is not counted
-  ready = yield
-  GC.disable # which closes what was left of earlier copies
-  MARK.syswrite("begin #{name}")
-  ready.call
-  MARK.syswrite("end")
-  GC.enable
 end
 
 kinds = %w[file pipe unix tcp]
