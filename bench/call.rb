@@ -6,11 +6,14 @@
 #
 # `trysplice` and `trytee` find an empty pipe, which the kernel answers at once; `splice` moves one byte.
 # Filling and emptying the pipes is outside of the time that counts. All of that alone, and beside a second thread that
-# sleeps: then the gem lets go of the GVL. Then what it costs to load the gem.
+# sleeps: then the gem lets go of the GVL. Then calls that move 64 KiB, from a file to /dev/null through two pipes, and
+# between a pipe and a socket; and what it costs to load the gem.
 
 $LOAD_PATH.unshift File.expand_path("../lib", __dir__)
 
 require "io/splice"
+require "socket"
+require "tempfile"
 require_relative "harness"
 
 PIPE = 1 << 20
@@ -30,21 +33,23 @@ Bench.sh("make", chdir: built)
 BARE = Bench.compile("call", "bare")
 require File.join(built, "textbook")
 
-Work = Struct.new(:call, :title, :gem, :textbook)
+# `most` is how many times as much as the textbook extension a call may cost in a thread that is alone. Each `splice`
+# asks by two fcntl whether it could block.
+Work = Struct.new(:call, :title, :most, :gem, :textbook)
 # The loops are written out, so that there is nothing in them but the call.
 WORK = [
   Work.new(
-    "trysplice", "trysplice on an empty pipe",
+    "trysplice", "trysplice on an empty pipe", 1.8,
     ->(input, output, n) { IO.trysplice(input, nil, output, nil, 1) while (n -= 1) >= 0 },
     ->(input, output, n) { Textbook.trysplice(input, nil, output, nil, 1) while (n -= 1) >= 0 }
   ),
   Work.new(
-    "splice", "splice of one byte",
+    "splice", "splice of one byte", 0.9,
     ->(input, output, n) { IO.splice(input, nil, output, nil, 1) while (n -= 1) >= 0 },
     ->(input, output, n) { Textbook.splice(input, nil, output, nil, 1) while (n -= 1) >= 0 }
   ),
   Work.new(
-    "trytee", "trytee on an empty pipe",
+    "trytee", "trytee on an empty pipe", 0.9,
     ->(input, output, n) { IO.trytee(input, output, 1) while (n -= 1) >= 0 },
     ->(input, output, n) { Textbook.trytee(input, output, 1) while (n -= 1) >= 0 }
   )
@@ -92,6 +97,64 @@ def turn(pipes, calls, (input, output), moves)
   Turn.new(nanoseconds.fdiv(CALLS), allocated.fdiv(CALLS))
 end
 
+# Calls that move 64 KiB, as many as it takes. Their time is the processor's, of this thread; filling and emptying the
+# ends does not count, and what the clock costs is taken off.
+class Moves
+  SIZE = 64 << 10
+  BYTES = "x" * SIZE
+  TIMES = 200
+
+  # Pairs of ends, with what is done before the calls and after them.
+  Case = Struct.new(:name, :pairs, :fill, :empty)
+
+  attr_reader :cases
+
+  def initialize
+    first, second = Array.new(2) { IO.pipe }
+    there, here = UNIXSocket.pair
+    @drained = String.new(capacity: SIZE)
+    @cases = [
+      Case.new("file to pipe, pipe to pipe, pipe to /dev/null",
+               [[file, first[1]], [first[0], second[1]], [second[0], File.open(File::NULL, "w")]],
+               -> { file.rewind }, -> {}),
+      Case.new("pipe to UNIX socket", [[first[0], there]], -> { first[1].write(BYTES) }, -> { drain(here) }),
+      Case.new("UNIX socket to pipe", [[there, first[1]]], -> { here.write(BYTES) }, -> { drain(first[0]) })
+    ]
+  end
+
+  def turn(one, splice)
+    took = 0
+    TIMES.times do
+      one.fill.call
+      start = Bench::ThreadTime.now
+      one.pairs.each { |input, output| move(splice, input, output) }
+      took += Bench::ThreadTime.now - start
+      one.empty.call
+    end
+    Turn.new(took.fdiv(TIMES) - Bench::ThreadTime::LOOK)
+  end
+
+  private
+
+  def file
+    @file ||= Tempfile.create("io_splice").tap do |file|
+      File.unlink(file.path)
+      file.write(BYTES)
+      file.flush
+    end
+  end
+
+  def move(splice, input, output)
+    left = SIZE
+    left -= splice.call(input, output, left) while left.positive?
+  end
+
+  def drain(io)
+    left = SIZE
+    left -= io.readpartial(left, @drained).bytesize while left.positive?
+  end
+end
+
 # Of another Ruby that loads a library, and of one that loads none.
 class Loading
   TIMES = 5
@@ -129,7 +192,7 @@ if calls
     turns.warm_up # the first call of each fills Ruby's inline caches, which are objects
     turns.run(ROUNDS)
     calls.add("#{work.title}, #{form}", turns,
-              goals: [Bench::Goal.new(metric: :time, beside: :textbook, most: 0.9),
+              goals: [Bench::Goal.new(metric: :time, beside: :textbook, most: work.most),
                       Bench::Goal.new(metric: :objects, most: 0.0)])
   end
 end
@@ -148,6 +211,20 @@ if beside
                        Bench::Goal.new(metric: :objects, most: 0.0)])
   end
   idle.kill.join
+end
+
+moving = results.table("What calls cost that move 64 KiB", peers: { gem: "io_splice", textbook: "C extension" },
+                                                           metrics: { time: ["ns", "less", 0] })
+if moving
+  moves = Moves.new
+  splices = { gem: ->(input, output, len) { IO.splice(input, nil, output, nil, len) },
+              textbook: ->(input, output, len) { Textbook.splice(input, nil, output, nil, len) } }
+  moves.cases.each do |one|
+    turns = Bench::Turns.new
+    splices.each { |peer, splice| turns.peer(peer) { moves.turn(one, splice) } }
+    turns.warm_up
+    moving.add(one.name, turns.run(ROUNDS), goals: [Bench::Goal.new(metric: :time, beside: :textbook, most: 1.15)])
+  end
 end
 
 loading = results.table("Loading", peers: { gem: "io_splice" }, metrics: { time: ["ms more than nothing", "less", 2] })

@@ -23,7 +23,7 @@ require_relative "harness/scheduler"
 
 include Bench # rubocop:disable Style/MixinUsage -- for its constants
 
-options = Bench.options({ rounds: 15, batches: 5 }, { batches: 1 }) do |parser|
+options = Bench.options({ rounds: 21, batches: 5 }, { batches: 1 }) do |parser|
   parser.on("--batches N", Integer, "how many batches a turn has, of which the quickest counts")
   parser.on("--only KIND", "only copies from or to this kind of end: Tempfile")
 end
@@ -125,9 +125,6 @@ end
 # Copies of one size, from one kind of end to another.
 class SmallCopy
   BATCH = 20
-  NOW = -> { Process.clock_gettime(Process::CLOCK_THREAD_CPUTIME_ID, :nanosecond) }
-  # Between two looks at the clock.
-  LOOK = Array.new(15) { Array.new(1000) { NOW.call.then { |start| NOW.call - start } }.sum.fdiv(1000) }.min
 
   COPIERS = { core_ext: ->(*arguments) { IO.copy_stream(*arguments) },
               gem: ->(*arguments) { IO::Splice.copy_stream(*arguments) },
@@ -154,13 +151,13 @@ class SmallCopy
     took = 0
     BATCH.times do
       @source.prepare.call
-      start = NOW.call
+      start = ThreadTime.now
       copied = copier.call(*@arguments)
-      took += NOW.call - start
+      took += ThreadTime.now - start
       copied == @size or abort "#{copied} of #{@size} bytes copied"
       @target.prepare.call
     end
-    took.fdiv(BATCH) - LOOK
+    took.fdiv(BATCH) - ThreadTime::LOOK
   end
 
   def in_a_fiber(batches)
@@ -247,7 +244,7 @@ SOURCES.each { |from| fill(copies, from, by_core_ext) { |to| [from, to] } } if c
 
 of_objects = Many.new(gem: :gem, ruby: :ruby)
 objects = results.table("Small copies of objects", peers: { gem: "IO::Splice.copy_stream", **ruby },
-                                                   metrics: metrics("and"), across: true)
+                                                   metrics: metrics("with"), across: true)
 if objects
   OBJECTS.each do |object|
     fill(objects, "from a #{object}", of_objects) { |to| [object, to] }
@@ -261,8 +258,8 @@ if fibers
   %w[File UNIX].product(SIZES.keys.drop(1)) do |from, size|
     next unless ONLY.nil? || [from, "UNIX"].include?(ONLY)
 
-    fibers.add("#{from} to UNIX, #{size}", Many.rounds(from, "UNIX", SIZES.fetch(size), { gem: :gem, ruby: :ruby }, scheduled: true),
-               goals: [Goal.new(metric: :time, beside: :ruby, most: 1.0)])
+    rounds = Many.rounds(from, "UNIX", SIZES.fetch(size), { gem: :gem, ruby: :ruby }, scheduled: true)
+    fibers.add("#{from} to UNIX, #{size}", rounds, goals: [Goal.new(metric: :time, beside: :ruby, most: 1.0)])
   end
 end
 

@@ -37,8 +37,8 @@ module Bench
     end
   end
 
-  # Rows that have the same peers and metrics. `chart`: how it is drawn, see report.rb. `across`: whether the page has one
-  # table of it, with a column for each metric, instead of a table for each.
+  # Rows that have the same peers and metrics. `chart`: how it is drawn, see report.rb. `across`: whether the page has
+  # one table of it, with a column for each metric, instead of a table for each.
   Table = Struct.new(:title, :peers, :metrics, :rows, :chart, :about, :across, keyword_init: true) do
     def self.from(hash)
       rows = hash[:rows].map do |row|
@@ -62,7 +62,7 @@ module Bench
       values = values.values(metrics.keys) if values.is_a?(Turns)
       rows << (row = Row.new(name:, x:, rounds: values, goals:))
       puts name
-      metrics.each { |key, metric| puts line(row, key, metric) }
+      metrics.each { |key, metric| puts line(row, key, metric) if peers.any? { |peer, _| row.figures(peer, key) } }
     end
 
     # The goals that have an outcome, with that.
