@@ -23,7 +23,7 @@ require_relative "harness/scheduler"
 
 include Bench # rubocop:disable Style/MixinUsage -- for its constants
 
-options = Bench.options({ rounds: 21, batches: 5 }, { batches: 1 }) do |parser|
+options = Bench.options({ rounds: 9, batches: 10 }, { batches: 1 }) do |parser|
   parser.on("--batches N", Integer, "how many batches a turn has, of which the quickest counts")
   parser.on("--only KIND", "only copies from or to this kind of end: Tempfile")
 end
