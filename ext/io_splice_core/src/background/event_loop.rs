@@ -18,6 +18,8 @@ use crate::private_fd::PrivateFd;
 const GRACE: Duration = Duration::from_millis(200);
 /// How long to wait for a thread when there is none to be had.
 const RETRY: Duration = Duration::from_millis(100);
+/// How long a file rests that says that it is not ready.
+const FILE_REST: Duration = Duration::from_millis(10);
 /// How many events are taken at once.
 const EVENTS: usize = 256;
 /// What is no transfer: there are messages.
@@ -365,13 +367,27 @@ impl Runner {
 
     /// Waits for what a transfer waits for.
     fn watch(&mut self, slot: usize) {
-        let Slot { generation, place: Place::Here(transfer), .. } = &self.slots[slot] else { return };
-        let key = |end| Key { slot, generation: *generation, end }.pack();
-        let watch = |(end, one)| self.event_loop.watch(one, key(end));
-        if let Err(errno) = transfer.ends.iter().enumerate().try_for_each(watch) {
-            return self.end(slot, Outcome::Failed(errno));
+        let Slot { generation, place: Place::Here(transfer), .. } = &mut self.slots[slot] else { return };
+        let (mut is_one_ready, mut is_file_awaited) = (false, false);
+        for (index, end) in transfer.ends.iter().enumerate() {
+            let awaited = end.awaited.get();
+            if end.is_file {
+                end.ready.set(awaited);
+                is_file_awaited |= awaited != 0;
+                continue;
+            }
+            let key = Key { slot, generation: *generation, end: index };
+            if let Err(errno) = self.event_loop.watch(end, key.pack()) {
+                return self.end(slot, Outcome::Failed(errno));
+            }
+            is_one_ready |= end.ready.get() & awaited != 0;
         }
-        if transfer.ends.iter().any(|end| end.ready.get() & end.awaited.get() != 0) {
+        if is_file_awaited {
+            // It is looked at again soon.
+            let soon = Instant::now() + FILE_REST;
+            transfer.resume_at = transfer.resume_at.into_iter().chain([soon]).min();
+        }
+        if is_one_ready {
             self.make_ready(slot);
         }
         self.arm(slot);
