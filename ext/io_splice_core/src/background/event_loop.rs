@@ -10,7 +10,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::{Errno, Result, read};
 
 use super::pool::{Pool, Task};
-use super::transfer::{End, INPUT, OUTPUT, Pace, Progress, REGISTERED, Sides, Transfer};
+use super::transfer::{ASK_ANEW, End, INPUT, OUTPUT, Pace, Progress, REGISTERED, Sides, Transfer};
 use super::{Center, Ended, Outcome, locked, new_eventfd, notify, thread};
 use crate::private_fd::PrivateFd;
 
@@ -127,20 +127,21 @@ impl EventLoop {
         // No call may have found an output full; then no edge comes. And on some sockets one comes whenever the peer reads,
         // so an output is watched no longer than need be.
         let is_new = wanted & !watched != 0 || (wanted | watched) & OUTPUT != 0;
-        let Some(fd) = end.fd().filter(|_| is_new || wanted != 0 && end.ask_anew.get()) else {
+        let Some(fd) = end.fd().filter(|_| is_new || wanted != 0 && watched & ASK_ANEW != 0) else {
             return Ok(());
         };
         // What is ready is an event each time that it is asked for.
-        let asked = match watched {
-            0 => epoll::add(&self.epoll, fd, EventData::new_u64(key), flags(wanted)),
-            _ => epoll::modify(&self.epoll, fd, EventData::new_u64(key), flags(wanted)),
+        let data = EventData::new_u64(key);
+        let asked = match watched & REGISTERED {
+            0 => epoll::add(&self.epoll, fd, data, flags(wanted)),
+            _ => epoll::modify(&self.epoll, fd, data, flags(wanted)),
         };
         match asked {
             // Files, and devices like files: it is always ready.
             Err(Errno::PERM) => end.ready.set(wanted),
             asked => {
                 asked?;
-                end.watched.set(wanted | REGISTERED);
+                end.watched.set(wanted | REGISTERED | watched & ASK_ANEW);
             }
         }
         Ok(())
@@ -295,7 +296,7 @@ impl Runner {
         let Some(end) = transfer.ends.get(key.end).filter(|_| *generation == key.generation) else { return };
         if flags.contains(EventFlags::PRI) {
             // At an urgent byte splice(2) says that nothing is there, and no edge comes for what is.
-            end.ask_anew.set(true);
+            end.watched.set(end.watched.get() | ASK_ANEW);
         }
         let sides = sides(flags);
         end.ready.set(end.ready.get() | sides);

@@ -82,6 +82,8 @@ pub(super) const INPUT: Sides = 1;
 pub(super) const OUTPUT: Sides = 2;
 /// It is known to epoll(7), for whatever side.
 pub(super) const REGISTERED: Sides = 4;
+/// Its edges cannot be trusted, so each wait asks anew.
+pub(super) const ASK_ANEW: Sides = 8;
 
 fn bit(side: Side) -> Sides {
     match side {
@@ -99,12 +101,10 @@ pub(super) struct End {
     pub awaited: Cell<Sides>,
     /// What has been told since it was asked for the last time.
     pub ready: Cell<Sides>,
-    /// What it is watched for, and whether it is registered.
+    /// What it is watched for, and how.
     pub watched: Cell<Sides>,
     /// epoll(7) is not to be asked: a file system in user space would be asked in turn, and that may be stuck.
     pub is_file: bool,
-    /// Its edges cannot be trusted, so each wait asks anew.
-    pub ask_anew: Cell<bool>,
 }
 
 impl End {
@@ -209,9 +209,8 @@ impl Transfer {
             is_file: matches!(kind, Kind::File(_)),
             awaited: Cell::new(0),
             ready: Cell::new(0),
-            watched: Cell::new(0),
             // While a thread of the pool has it, edges are lost.
-            ask_anew: Cell::new(is_away || !matches!(kind, Kind::Stream)),
+            watched: Cell::new(if is_away || !matches!(kind, Kind::Stream) { ASK_ANEW } else { 0 }),
         };
         Ok(Box::new(Self {
             work,
@@ -283,7 +282,7 @@ impl Transfer {
 
     fn close(&mut self, end: usize) {
         let end = &mut self.ends[end];
-        if let (Some(fd), true) = (&end.fd, end.watched.get() != 0) {
+        if let (Some(fd), true) = (&end.fd, end.watched.get() & REGISTERED != 0) {
             // Else epoll would know it as long as the file is open somewhere.
             self.progress.event_loop.forget(fd.as_fd());
         }

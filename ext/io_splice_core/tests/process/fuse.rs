@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_parent_process_death_signal, waitpid};
 
 use crate::support::new_path;
 
@@ -53,6 +53,9 @@ impl StuckDisk {
     /// From now on nothing is answered.
     pub fn stops(&self) {
         self.signal(Signal::STOP);
+        // Its threads may still be answering.
+        let stopped = waitpid(Some(Pid::from_child(&self.server)), WaitOptions::UNTRACED).unwrap();
+        assert!(stopped.is_some_and(|(_, status)| status.stopped()));
     }
 
     /// From now on everything is.
