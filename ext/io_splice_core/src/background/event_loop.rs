@@ -10,7 +10,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::{Errno, Result, read};
 
 use super::pool::{Pool, Task};
-use super::transfer::{End, INPUT, OUTPUT, Pace, Progress, REGISTERED, Sides, Transfer};
+use super::transfer::{ASK_ANEW, End, INPUT, OUTPUT, Pace, Progress, REGISTERED, Sides, Transfer};
 use super::{Center, Ended, Outcome, locked, new_eventfd, notify, thread};
 use crate::private_fd::PrivateFd;
 
@@ -18,6 +18,8 @@ use crate::private_fd::PrivateFd;
 const GRACE: Duration = Duration::from_millis(200);
 /// How long to wait for a thread when there is none to be had.
 const RETRY: Duration = Duration::from_millis(100);
+/// How long a file rests that says that it is not ready.
+const FILE_REST: Duration = Duration::from_millis(10);
 /// How many events are taken at once.
 const EVENTS: usize = 256;
 /// What is no transfer: there are messages.
@@ -125,20 +127,21 @@ impl EventLoop {
         // No call may have found an output full; then no edge comes. And on some sockets one comes whenever the peer reads,
         // so an output is watched no longer than need be.
         let is_new = wanted & !watched != 0 || (wanted | watched) & OUTPUT != 0;
-        let Some(fd) = end.fd().filter(|_| is_new || wanted != 0 && end.ask_anew.get()) else {
+        let Some(fd) = end.fd().filter(|_| is_new || wanted != 0 && watched & ASK_ANEW != 0) else {
             return Ok(());
         };
         // What is ready is an event each time that it is asked for.
-        let asked = match watched {
-            0 => epoll::add(&self.epoll, fd, EventData::new_u64(key), flags(wanted)),
-            _ => epoll::modify(&self.epoll, fd, EventData::new_u64(key), flags(wanted)),
+        let data = EventData::new_u64(key);
+        let asked = match watched & REGISTERED {
+            0 => epoll::add(&self.epoll, fd, data, flags(wanted)),
+            _ => epoll::modify(&self.epoll, fd, data, flags(wanted)),
         };
         match asked {
             // Files, and devices like files: it is always ready.
             Err(Errno::PERM) => end.ready.set(wanted),
             asked => {
                 asked?;
-                end.watched.set(wanted | REGISTERED);
+                end.watched.set(wanted | REGISTERED | watched & ASK_ANEW);
             }
         }
         Ok(())
@@ -293,7 +296,7 @@ impl Runner {
         let Some(end) = transfer.ends.get(key.end).filter(|_| *generation == key.generation) else { return };
         if flags.contains(EventFlags::PRI) {
             // At an urgent byte splice(2) says that nothing is there, and no edge comes for what is.
-            end.ask_anew.set(true);
+            end.watched.set(end.watched.get() | ASK_ANEW);
         }
         let sides = sides(flags);
         end.ready.set(end.ready.get() | sides);
@@ -365,13 +368,27 @@ impl Runner {
 
     /// Waits for what a transfer waits for.
     fn watch(&mut self, slot: usize) {
-        let Slot { generation, place: Place::Here(transfer), .. } = &self.slots[slot] else { return };
-        let key = |end| Key { slot, generation: *generation, end }.pack();
-        let watch = |(end, one)| self.event_loop.watch(one, key(end));
-        if let Err(errno) = transfer.ends.iter().enumerate().try_for_each(watch) {
-            return self.end(slot, Outcome::Failed(errno));
+        let Slot { generation, place: Place::Here(transfer), .. } = &mut self.slots[slot] else { return };
+        let (mut is_one_ready, mut is_file_awaited) = (false, false);
+        for (index, end) in transfer.ends.iter().enumerate() {
+            let awaited = end.awaited.get();
+            if end.is_file {
+                end.ready.set(awaited);
+                is_file_awaited |= awaited != 0;
+                continue;
+            }
+            let key = Key { slot, generation: *generation, end: index };
+            if let Err(errno) = self.event_loop.watch(end, key.pack()) {
+                return self.end(slot, Outcome::Failed(errno));
+            }
+            is_one_ready |= end.ready.get() & awaited != 0;
         }
-        if transfer.ends.iter().any(|end| end.ready.get() & end.awaited.get() != 0) {
+        if is_file_awaited {
+            // It is looked at again soon.
+            let soon = Instant::now() + FILE_REST;
+            transfer.resume_at = transfer.resume_at.into_iter().chain([soon]).min();
+        }
+        if is_one_ready {
             self.make_ready(slot);
         }
         self.arm(slot);

@@ -26,7 +26,8 @@ pub(super) struct Pool {
 struct State {
     tasks: VecDeque<Task>,
     threads: usize,
-    idle: usize,
+    /// How many of them have a task.
+    busy: usize,
     stopped: bool,
 }
 
@@ -41,7 +42,7 @@ impl Pool {
     pub fn run(self: &Arc<Self>, task: Task) -> std::result::Result<(), Task> {
         let mut state = locked(&self.state);
         state.tasks.push_back(task);
-        if state.tasks.len() > state.idle && state.threads < MAX_THREADS {
+        if state.tasks.len() > state.threads - state.busy && state.threads < MAX_THREADS {
             let added = self.add_thread(&mut state);
             if added.is_err() && state.threads == 0 {
                 return state.tasks.pop_back().map_or(Ok(()), Err);
@@ -61,6 +62,7 @@ impl Pool {
     fn work(&self) {
         while let Some(task) = self.next() {
             task();
+            locked(&self.state).busy -= 1;
         }
     }
 
@@ -70,17 +72,16 @@ impl Pool {
         let mut waited = false;
         loop {
             if let Some(task) = state.tasks.pop_front() {
+                state.busy += 1;
                 return Some(task);
             }
             if waited || state.stopped {
                 state.threads -= 1;
                 return None;
             }
-            state.idle += 1;
             let woken = self.changed.wait_timeout(state, LINGER);
             let (guard, timeout) = woken.unwrap_or_else(PoisonError::into_inner);
             (state, waited) = (guard, timeout.timed_out());
-            state.idle -= 1;
         }
     }
 

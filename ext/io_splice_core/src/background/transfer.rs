@@ -82,6 +82,8 @@ pub(super) const INPUT: Sides = 1;
 pub(super) const OUTPUT: Sides = 2;
 /// It is known to epoll(7), for whatever side.
 pub(super) const REGISTERED: Sides = 4;
+/// Its edges cannot be trusted, so each wait asks anew.
+pub(super) const ASK_ANEW: Sides = 8;
 
 fn bit(side: Side) -> Sides {
     match side {
@@ -99,10 +101,10 @@ pub(super) struct End {
     pub awaited: Cell<Sides>,
     /// What has been told since it was asked for the last time.
     pub ready: Cell<Sides>,
-    /// What it is watched for, and whether it is registered.
+    /// What it is watched for, and how.
     pub watched: Cell<Sides>,
-    /// Its edges cannot be trusted, so each wait asks anew.
-    pub ask_anew: Cell<bool>,
+    /// epoll(7) is not to be asked: a file system in user space would be asked in turn, and that may be stuck.
+    pub is_file: bool,
 }
 
 impl End {
@@ -128,7 +130,9 @@ enum Kind {
     Plain,
     /// A terminal.
     Terminal,
-    /// What may wait for a device with this number.
+    /// A file of this device.
+    File(u64),
+    /// Another device, with this number, which may let a call wait.
     Device(u64),
 }
 
@@ -139,8 +143,8 @@ fn kind(fd: impl AsFd) -> Result<Kind> {
     Ok(match FileType::from_raw_mode(stat.st_mode) {
         FileType::Fifo => Kind::Stream,
         FileType::Socket if socket_type(&fd) == Ok(SocketType::STREAM) => Kind::Stream,
-        FileType::RegularFile | FileType::Directory => Kind::Device(stat.st_dev),
-        FileType::BlockDevice => Kind::Device(stat.st_rdev),
+        FileType::RegularFile | FileType::Directory => Kind::File(stat.st_dev),
+        FileType::BlockDevice => Kind::File(stat.st_rdev),
         FileType::CharacterDevice if rustix::termios::isatty(&fd) => Kind::Terminal,
         FileType::CharacterDevice if major(stat.st_rdev) != MEM_MAJOR => Kind::Device(stat.st_rdev),
         _ => Kind::Plain,
@@ -182,10 +186,11 @@ impl Transfer {
         event_loop: Arc<EventLoop>,
         pools: &Pools,
     ) -> std::result::Result<Box<Self>, (Box<Job>, Errno)> {
-        let (pool, ask_anew) = match prepare(&job, pools) {
+        let (pool, kinds) = match prepare(&job, pools) {
             Ok(prepared) => prepared,
             Err(errno) => return Err((Box::new(job), errno)),
         };
+        let is_away = pool.is_some();
         let Job { mut work, ends, idle_timeout, rate, keep } = job;
         work.prepare(rate, pool.as_ref());
         let progress = Progress {
@@ -199,16 +204,17 @@ impl Transfer {
             event_loop,
         };
         progress.touch();
-        let end = |(fd, ask_anew)| End {
+        let end = |(fd, kind)| End {
             fd: Some(fd),
+            is_file: matches!(kind, Kind::File(_)),
             awaited: Cell::new(0),
             ready: Cell::new(0),
-            watched: Cell::new(0),
-            ask_anew: Cell::new(ask_anew),
+            // While a thread of the pool has it, edges are lost.
+            watched: Cell::new(if is_away || !matches!(kind, Kind::Stream) { ASK_ANEW } else { 0 }),
         };
         Ok(Box::new(Self {
             work,
-            ends: ends.into_iter().zip(ask_anew).map(end).collect(),
+            ends: ends.into_iter().zip(kinds).map(end).collect(),
             progress: Arc::new(progress),
             pool,
             rate,
@@ -276,7 +282,7 @@ impl Transfer {
 
     fn close(&mut self, end: usize) {
         let end = &mut self.ends[end];
-        if let (Some(fd), true) = (&end.fd, end.watched.get() != 0) {
+        if let (Some(fd), true) = (&end.fd, end.watched.get() & REGISTERED != 0) {
             // Else epoll would know it as long as the file is open somewhere.
             self.progress.event_loop.forget(fd.as_fd());
         }
@@ -338,8 +344,8 @@ fn nanos(timeout: Duration) -> Option<NonZeroU64> {
     NonZeroU64::new(u64::try_from(timeout.as_nanos()).ok()?.max(1))
 }
 
-/// Looks at the ends of a job: where it is to run, and of which ends no edge can be trusted.
-fn prepare(job: &Job, pools: &Pools) -> Result<(Option<Arc<Pool>>, Vec<bool>)> {
+/// Looks at the ends of a job, and where it is to run.
+fn prepare(job: &Job, pools: &Pools) -> Result<(Option<Arc<Pool>>, Vec<Kind>)> {
     let fits = match job.work {
         Work::CopyStream(_) => job.ends.len() == 2,
         Work::Relay(_) => matches!(job.ends.len(), 2 | 4),
@@ -353,7 +359,7 @@ fn prepare(job: &Job, pools: &Pools) -> Result<(Option<Arc<Pool>>, Vec<bool>)> {
     let mut devices: Vec<_> = kinds
         .iter()
         .filter_map(|kind| match kind {
-            Kind::Device(device) => Some(*device),
+            Kind::File(device) | Kind::Device(device) => Some(*device),
             Kind::Stream | Kind::Plain | Kind::Terminal => None,
         })
         .collect();
@@ -363,9 +369,7 @@ fn prepare(job: &Job, pools: &Pools) -> Result<(Option<Arc<Pool>>, Vec<bool>)> {
     if let Some(pool) = &pool {
         pool.ensure_thread()?;
     }
-    // While a thread has it, edges are lost.
-    let ask_anew = kinds.iter().map(|kind| pool.is_some() || !matches!(kind, Kind::Stream)).collect();
-    Ok((pool, ask_anew))
+    Ok((pool, kinds))
 }
 
 /// Which ends of a relay are input and output of each direction.

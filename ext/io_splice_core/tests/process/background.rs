@@ -4,9 +4,11 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Once;
 
+use crate::fuse::{STUCK_BYTES, StuckDisk, serve_disk};
 use crate::support::*;
 use crate::{alone, open_descriptors};
 use io_splice_core::background::{Engine, Outcome};
@@ -14,13 +16,25 @@ use io_splice_core::{Errno, register_fork_handlers};
 use rustix::io::fcntl_getfd;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+/// What the engine's threads sleep for, as the kernel names it.
+fn sleeps() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    let paths = tasks.filter_map(|task| Some(task.ok()?.path()));
+    let ours = paths.filter(|path| read(path.join("comm")).trim() == "io_splice");
+    ours.map(|path| read(path.join("wchan"))).collect()
+}
+
 /// How many threads there are of the engine's.
 fn threads() -> usize {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let name = |task: std::io::Result<std::fs::DirEntry>| {
-        std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
-    };
-    tasks.filter_map(name).filter(|name| name.trim() == "io_splice").count()
+    sleeps().len()
+}
+
+/// Whether one of them waits for a disk, and neither for work nor for events.
+fn is_one_stuck() -> bool {
+    sleeps()
+        .iter()
+        .any(|sleep| !["", "0"].contains(&&**sleep) && !sleep.contains("futex") && !sleep.contains("poll"))
 }
 
 /// Ends an engine, and waits until nothing is left of it.
@@ -185,4 +199,92 @@ fn ten_thousand_short_transfers_leave_nothing() {
     assert_eq!(engine.stats().begun, 10_000);
     assert!(open_descriptors().len() <= before.len() + 8);
     end(engine);
+}
+
+/// The test that is the other side of a [`StuckDisk`].
+const SERVER: &str = "background::is_a_disk";
+
+#[test]
+#[ignore = "others run it, in a process of its own"]
+fn is_a_disk() {
+    serve_disk();
+}
+
+/// Whether the peer has closed its end.
+fn is_at_its_end(reader: &File) -> bool {
+    available_and_end(reader).1
+}
+
+#[test]
+fn a_disk_that_is_stuck_holds_up_nothing_but_its_own() {
+    let _alone = alone();
+    let Some(disk) = StuckDisk::new(SERVER) else { return };
+    let readers: Vec<_> = (0..23).map(|_| disk.reader()).collect();
+    let another = TempFile::new(pattern(1_000_000));
+    disk.stops();
+    let mut readers = readers.into_iter();
+    let engine = Engine::new(1).unwrap();
+    let mut from_disk = |token, idle_timeout| {
+        let (output, reader) = unix_pair_in(Blocking::No);
+        let mut job = copy_job(given(readers.next().unwrap()), given(output));
+        job.idle_timeout = idle_timeout;
+        (begin(&engine, job, token), File::from(reader))
+    };
+    let (patient, patient_reader) = from_disk(0, None);
+    let (cancelled, cancelled_reader) = from_disk(1, None);
+    let (_idle, idle_reader) = from_disk(2, Some(std::time::Duration::from_millis(50)));
+    let others: Vec<_> = (10..30).map(|token| from_disk(token, None)).collect();
+
+    // Others are not even slow.
+    let ((a, mut client), (b, mut server)) = (connection(), connection());
+    begin(&engine, relay_job(given(a), given(b)), 100);
+    for _ in 0..100 {
+        ping(&mut client, &mut server);
+    }
+    drop((client, server));
+    let (output, reader) = unix_pair_in(Blocking::No);
+    begin(&engine, copy_job(given(another.reader()), given(output)), 101);
+    assert_same(&guarded(|| read_to_end(reader)), pattern(1_000_000), "from another disk");
+    cancelled.cancel();
+    let ended = all_ended(&engine, 4);
+    let outcomes: Vec<_> = ended.iter().map(|ended| (ended.token, ended.outcome, ended.stuck)).collect();
+    let expected = [
+        (1, Outcome::Cancelled, true),
+        (2, Outcome::Idle, true),
+        (100, Outcome::Done, false),
+        (101, Outcome::Done, false),
+    ];
+    assert_eq!(outcomes, expected);
+    assert!(threads() <= 1 + 8 + 1);
+    assert!(!is_at_its_end(&cancelled_reader), "it is closed when the disk goes on");
+
+    disk.goes_on();
+    eventually(|| is_at_its_end(&cancelled_reader) && is_at_its_end(&idle_reader));
+    let ended = all_ended(&engine, 1 + others.len());
+    assert!(ended.iter().all(|ended| ended.outcome == Outcome::Done && !ended.stuck));
+    assert_eq!(patient.bytes(), [STUCK_BYTES.len() as u64, 0]);
+    assert_eq!(read_to_end(patient_reader), STUCK_BYTES);
+    end(engine);
+}
+
+#[test]
+fn an_engine_stops_although_a_disk_is_stuck_and_its_threads_end_when_that_goes_on() {
+    let _alone = alone();
+    let Some(disk) = StuckDisk::new(SERVER) else { return };
+    let before = open_descriptors();
+    let engine = Engine::new(1).unwrap();
+    let (output, reader) = unix_pair_in(Blocking::No);
+    let job = copy_job(given(disk.reader()), given(output));
+    disk.stops();
+    begin(&engine, job, 1);
+    eventually(is_one_stuck);
+    engine.stop();
+    let stopped = ended(&engine);
+    assert_eq!((stopped.outcome, stopped.stuck), (Outcome::Cancelled, true));
+    drop(engine);
+    eventually(|| threads() == 1);
+    disk.goes_on();
+    eventually(|| threads() == 0);
+    drop(reader);
+    eventually(|| open_descriptors().len() <= before.len() + 8);
 }

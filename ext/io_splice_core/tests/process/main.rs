@@ -6,6 +6,7 @@
 mod support;
 
 mod background;
+mod fuse;
 mod idle_pipe;
 mod pool;
 mod private_fd;

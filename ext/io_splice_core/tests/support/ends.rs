@@ -199,7 +199,7 @@ pub fn memfd(content: &[u8]) -> File {
 }
 
 /// Where nothing is yet.
-fn new_path() -> PathBuf {
+pub fn new_path() -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     std::env::temp_dir().join(format!("io_splice_core-{}-{number}", std::process::id()))
