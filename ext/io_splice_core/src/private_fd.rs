@@ -24,10 +24,11 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 #[derive(Debug)]
 pub struct PrivateFd {
     number: RawFd,
+    /// That of the process, and `LENT` if it is somebody else's, who closes it.
     generation: u32,
-    /// It is somebody else's, who closes it.
-    is_lent: bool,
 }
+
+const LENT: u32 = 1 << 31;
 
 impl PrivateFd {
     /// Takes over a descriptor that is close-on-exec already.
@@ -35,7 +36,7 @@ impl PrivateFd {
         let number = fd.into_raw_fd();
         let (word, bit) = place(number);
         word.fetch_or(bit, Relaxed);
-        Self { number, generation: generation(), is_lent: false }
+        Self { number, generation: generation() }
     }
 
     /// `fcntl(fd, F_DUPFD_CLOEXEC, 0)`—One for the same open file.
@@ -60,7 +61,7 @@ impl PrivateFd {
     ///
     /// [Linux]: https://man7.org/linux/man-pages/man2/F_SETLK.2const.html
     pub unsafe fn lend(fd: BorrowedFd<'_>) -> Self {
-        Self { number: fd.as_raw_fd(), generation: generation(), is_lent: true }
+        Self { number: fd.as_raw_fd(), generation: generation() | LENT }
     }
 
     /// Makes one by a call that does not block, so that no child is forked before it is known.
@@ -81,13 +82,13 @@ impl AsFd for PrivateFd {
 impl PrivateFd {
     /// Whether it is still open, and not the copy that a forked child has closed.
     pub(crate) fn is_of_this_process(&self) -> bool {
-        self.generation == generation()
+        self.generation & !LENT == generation()
     }
 }
 
 impl Drop for PrivateFd {
     fn drop(&mut self) {
-        if self.is_lent || !self.is_of_this_process() {
+        if self.generation & LENT != 0 || !self.is_of_this_process() {
             return;
         }
         let _no_fork = NoFork::begin();

@@ -59,7 +59,7 @@ pub struct Pump<K: Kernel = Linux> {
     /// Bounds what is taken from the input.
     rate: Option<Box<Rate>>,
     /// Bounds one write(2).
-    max_write: usize,
+    max_write: u32,
     may_block: bool,
     /// The side for which the last step was blocked, and since when.
     blocked: Option<(Side, Instant)>,
@@ -92,7 +92,7 @@ impl<K: Kernel> Pump<K> {
             },
             max_per_call: MAX_CHUNK as u32,
             rate: None,
-            max_write: if plan.messages_out { MESSAGE } else { usize::MAX },
+            max_write: if plan.messages_out { MESSAGE as u32 } else { u32::MAX },
             may_block: true,
             more_ahead: false,
             merging: plan.merge && plan.socket_in,
@@ -550,7 +550,7 @@ impl<K: Kernel> Pump<K> {
 
     /// Goes on by write(2), in portions that are short enough for a message.
     fn write_messages(&mut self) -> Advance {
-        self.max_write = MESSAGE;
+        self.max_write = MESSAGE as u32;
         self.plan.routes = &[Route::ReadWrite];
         Advance::Progress
     }
@@ -601,7 +601,7 @@ impl<K: Kernel> Pump<K> {
 
     /// How much to write at once. A ready output in blocking mode takes `PIPE_BUF` without blocking; more might block.
     fn portion(&self, len: usize) -> usize {
-        if self.may_wait() { len.min(PIPE_BUF) } else { len.min(self.max_write) }
+        if self.may_wait() { len.min(PIPE_BUF) } else { len.min(self.max_write as usize) }
     }
 
     /// Whether the output may block where that is not wanted.
