@@ -19,8 +19,8 @@ module Documentation
   end
 
   Tag = Struct.new(:kind, :text, :line) do
-    # What a reference to the tags of another method names.
-    def reference = text[/\A\(see (\S+)\)/, 1]
+    # What a reference to the tags of another method names, and the one parameter of which they are, if it says one.
+    def reference = text.match(/\A(?<parameter>\w+ )?\(see (?<method>\S+)\)/)
   end
 
   # A comment, the code that it belongs to, and the modules around it.
@@ -32,7 +32,8 @@ module Documentation
     end
 
     def parameters
-      (overload || code)[/\((.*)\)/, 1].to_s.split(", ").grep_v(/\A&/).map { |parameter| parameter[/\w+/] }
+      signature = (overload || code)[/\A(?:def )?\S+?\((.*)\)/, 1].to_s
+      signature.split(", ").grep_v(/\A&/).map { |parameter| parameter[/\w+/] }
     end
 
     # The signature that is documented in place of that of the code.
@@ -53,12 +54,14 @@ module Documentation
       return Documentation.comment(whole).tags if whole
 
       own_tags.flat_map do |tag|
-        next tag unless tag.reference
+        reference = tag.reference or next tag
 
-        other = Documentation.comment(tag.reference.sub(/\A\./, "#{namespace}."))
-        other.tags.select { |theirs| theirs.kind == tag.kind }
+        other = Documentation.comment(reference[:method].sub(/\A[.#]/, "#{namespace}\\0"))
+        other.tags.select { |theirs| theirs.kind == tag.kind && theirs.text.start_with?(reference[:parameter].to_s) }
       end
     end
+
+    def internal? = own_tags.any? { |tag| tag.kind == "private" }
 
     def texts(kind) = tags.select { |tag| tag.kind == kind }.map(&:text)
 
@@ -74,6 +77,11 @@ module Documentation
   def comments = @comments ||= SOURCES.flat_map { |file| comments_of(file) }
 
   def comment(name) = comments.find { |comment| comment.name == name }
+
+  # What is public in Ruby, and not for users.
+  def internal_names
+    comments.select(&:internal?).filter_map(&:name).map { |name| name.sub("#initialize", ".new") }
+  end
 
   # The blocks of Ruby in a guide.
   def guide_examples
@@ -96,6 +104,8 @@ module Documentation
     runs = lines.each_with_index.chunk_while { |(a, _), (b, _)| comment?(a) == comment?(b) }
     runs.each_cons(2).select { |run, _| comment?(run.first.first) }.flat_map do |run, below|
       text = run.map { |line, _| line.sub(/\A\s*# ?/, "") }
+      next [] if private?(lines, run.first.last)
+
       around = namespace(lines, run.first.last)
       directives(text, below.first.first.strip).map do |offset, code, body|
         Comment.new(file, run.first.last + offset + 1, body, code, around)
@@ -113,6 +123,13 @@ module Documentation
       offset = all.sum { |_, _, before| before.size + 1 }
       all << [offset + 1, head.sub("@!method ", "def "), body.map { |line| line.delete_prefix("  ") }]
     end
+  end
+
+  # Whether a line stands below `private` in the body around it.
+  def private?(lines, index)
+    indent = lines[index][/\A */]
+    around = lines.first(index).reverse.take_while { |line| line.empty? || line.start_with?(indent) }
+    around.include?("#{indent}private")
   end
 
   # The modules that are open above a line, by their indentation.

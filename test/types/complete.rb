@@ -4,8 +4,12 @@
 
 require "rbs/test"
 require_relative "signatures"
+require_relative "../support/documentation"
 
 class PublicAPI
+  # What is public for the sake of other classes of the gem only.
+  INTERNAL = Documentation.internal_names.freeze
+
   attr_reader :methods, :constants
 
   def initialize
@@ -15,6 +19,7 @@ class PublicAPI
     @methods = { "IO" => names_of(IO) - before }
     @constants = {}
     walk(IO::Splice)
+    @methods.each { |owner, names| names.reject! { |name| INTERNAL.include?("#{owner}#{name}") } }
   end
 
   private
@@ -30,10 +35,11 @@ class PublicAPI
     end
   end
 
-  # A module function is a private method as well.
+  # A module function is a private method as well. What has an `initialize` has a `new`.
   def names_of(mod)
     functions = mod.private_instance_methods(false) & mod.singleton_methods(false)
-    mod.singleton_methods(false).map { |name| ".#{name}" } +
+    makers = mod.private_instance_methods(false).include?(:initialize) ? [:new] : []
+    (mod.singleton_methods(false) | makers).map { |name| ".#{name}" } +
       (mod.public_instance_methods(false) + functions).map { |name| "##{name}" }
   end
 end

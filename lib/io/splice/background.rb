@@ -5,8 +5,8 @@ require_relative "background/under_way"
 
 class IO
   module Splice
-    # Ended a transfer that was cancelled: by {Transfer#cancel}, by {Background#close}, or because it belongs to the
-    # process that this one was forked from.
+    # The error of a transfer that was cancelled: by {Transfer#cancel}, by {Background#close}, or because it belongs to
+    # the process that this one was forked from.
     Cancelled = Class.new(IOError)
 
     # The background of this process, made at its first use. A forked child has one of its own.
@@ -16,8 +16,9 @@ class IO
     #   IO::Splice.background.copy_stream("/proc/self/status", there)
     #   here.read(5) # => "Name:"
     #
-    # @return [Background]
+    # @return [Background] one with a single native thread; {Background#initialize} makes one with more
     # @raise [Errno::EMFILE, Errno::EAGAIN] if there is no descriptor or no thread for it
+    # @see https://man7.org/linux/man-pages/man7/epoll.7.html epoll(7)
     def self.background
       BACKGROUND_LOCK.synchronize do
         @background = Background.new if !@background || @background.closed?
@@ -28,24 +29,29 @@ class IO
     BACKGROUND_LOCK = Thread::Mutex.new
     private_constant :BACKGROUND_LOCK
 
-    # Copies and relays that go on by themselves, on native threads of the gem's own, which know nothing of Ruby: any
-    # number of them on each, waiting together with epoll. No Ruby thread, no fiber and no GVL is taken while bytes
-    # move. It is made for slow clients, tunnels and proxies by the thousand.
+    # Runs copies and relays in the background, on native threads of its own that know nothing of Ruby. Each thread runs
+    # any number of them and waits for all of them together with epoll. No Ruby thread, no fiber and no GVL is needed
+    # while bytes move. It is made for slow clients, tunnels and proxies by the thousand.
     #
-    # **Ends** are IOs, Integers and paths. What has to be read or written by methods of its own is a TypeError: use the
-    # call of the same name in {Splice}. With `close: true` they belong to the transfer: what Ruby has read ahead of
-    # them goes first, what it has still to write is written, and the IO objects are closed when the call returns (one
-    # of `IO.popen` when the transfer has ended, since its close waits for the process). The connections themselves are
-    # closed when the transfer has ended. With `close: false` they stay the caller's, who leaves them alone until then;
-    # afterwards they stand right behind what was moved. When a call raises, nothing has been taken over or closed.
+    # **Ends** are IOs, Integers and paths. An object that has to be read or written through methods of its own raises
+    # TypeError: use the call of the same name in {Splice} for it.
     #
-    # **A block** is called with the {Transfer} when it has ended, also when it failed, once, in a Ruby thread of the
-    # background's own, one after another. What it raises is reported as that of a thread is, and harms no other
-    # transfer.
+    # **Ownership.** With `close: true`, the default, the ends belong to the transfer. What Ruby has read ahead of them
+    # is sent first, and what Ruby has still to write is written. The IO objects are closed when the call returns; one
+    # made by `IO.popen` is closed when the transfer has ended, because its close waits for the process. The connections
+    # themselves are closed when the transfer has ended. With `close: false` the ends stay the caller's, who must leave
+    # them alone until then; afterwards they are positioned right after the last byte that was moved. When a call
+    # raises, nothing has been taken over or closed.
     #
-    # No transfer holds up another: not a peer that never reads, not a file on a disk that is stuck. A forked child has
-    # none of its parent's transfers and keeps no descriptor of theirs. The end of the process ends the transfers; write
-    # `at_exit { IO::Splice.background.drain(10) }` where they are to be waited for.
+    # **A block** is called once with the {Transfer} when it has ended, also when it has failed. Blocks run one after
+    # another in a Ruby thread of the background's own. An exception in a block is reported to standard error, as the
+    # exception of a thread is, and harms no other transfer.
+    #
+    # No transfer holds up another: neither a peer that never reads nor a file on a disk that is stuck does. A forked
+    # child has none of its parent's transfers and keeps none of their descriptors. The end of the process ends the
+    # transfers; to wait for them, write `at_exit { IO::Splice.background.drain(10) }`.
+    #
+    # The guide "Thousands at once" has a proxy, a download server, and what many connections need.
     #
     # @example A proxy of any number of connections, in one thread
     #   def serve(server, upstream)
@@ -54,12 +60,15 @@ class IO
     #
     # @see https://man7.org/linux/man-pages/man7/epoll.7.html epoll(7)
     class Background
+      # Starts the threads.
+      #
       # @example
       #   background = IO::Splice::Background.new(threads: 2)
       #   background.close
       #
       # @param threads [Integer] how many native threads share the transfers
-      # @raise [ArgumentError] if that is less than 1
+      # @return [Background] with no transfers
+      # @raise [ArgumentError] if that is less than 1 or more than 1024
       # @raise [TypeError] if it is not an Integer
       # @raise [Errno::EMFILE, Errno::EAGAIN] if there is no descriptor or no thread for it
       def initialize(threads: 1)
@@ -69,7 +78,9 @@ class IO
         @under_way = Copying::UnderWay.new(threads)
       end
 
-      # Begins a copy, as {Splice.copy_stream} makes it.
+      # rubocop:disable Metrics/ParameterLists -- those of the foreground call, and what a transfer has besides
+
+      # Begins a copy, as {Splice.copy_stream} makes it, and returns at once.
       #
       # @example A download that takes no thread
       #   File.write("page", "hello")
@@ -82,16 +93,17 @@ class IO
       # @param dst [IO, Integer, String, #to_path, #to_io] where they go
       # @param len [Integer, nil] how many bytes; nil: to the end
       # @param src_offset [Integer, nil] the byte of the file to begin with; nil: from where it stands
-      # @param close [Boolean] whether the ends belong to the transfer
-      # @param idle_timeout [Numeric, nil] how many seconds may go by without a byte
+      # @param close [Boolean] whether the ends belong to the transfer, and are closed
+      # @param idle_timeout [Numeric, nil] how many seconds may go by without a byte, until {Transfer#error} is a
+      #   {TimeoutError}
       # @param rate [Integer, nil] how many bytes a second at most
-      # @yieldparam transfer [Transfer] when it has ended
-      # @return [Transfer]
-      # @raise [TypeError] if an end has methods of its own, or an argument is of the wrong kind
+      # @yieldparam transfer [Transfer] the transfer, when it has ended
+      # @return [Transfer] the copy under way
+      # @raise [TypeError] if an end has to be used through methods of its own, or an argument is of the wrong kind
       # @raise [IOError] if the background is closed, or as {Splice.copy_stream}
       # @raise [SystemCallError, ArgumentError, RangeError] as {Splice.copy_stream}
       # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
-      # rubocop:disable Metrics/ParameterLists -- those of the foreground call, and what a transfer has besides
+      # @see https://man7.org/linux/man-pages/man2/sendfile.2.html sendfile(2)
       def copy_stream(src, dst, len = nil, src_offset = nil, close: true, idle_timeout: nil, rate: nil, &block)
         Copying.check_copy(len, src_offset)
         ends = Copying.resolve_for_background(src, dst)
@@ -103,7 +115,7 @@ class IO
         end
       end
 
-      # Begins a relay, as {Splice.relay} makes it.
+      # Begins a relay, as {Splice.relay} makes it, and returns at once.
       #
       # @example
       #   client, front = UNIXSocket.pair
@@ -120,9 +132,10 @@ class IO
       # @param idle_timeout [Numeric, nil] how many seconds may go by without a byte in either direction
       # @param rate [Integer, nil] how many bytes a second at most, in each direction
       # @yieldparam (see #copy_stream)
-      # @return [Transfer]
+      # @return [Transfer] the relay under way
       # @raise [TypeError, IOError, SystemCallError, ArgumentError, RangeError] as {#copy_stream}
       # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
+      # @see https://man7.org/linux/man-pages/man2/shutdown.2.html shutdown(2)
       def relay(a, b, close: true, idle_timeout: nil, rate: nil, &block)
         ends, inputs = Copying.relay_ends(a, b)
         transfer = Transfer.new(@under_way, :relay, &block)
@@ -131,7 +144,7 @@ class IO
         end
       end
 
-      # Begins a copy to several outputs, as {Splice.tee_stream} makes it.
+      # Begins a copy to several outputs, as {Splice.tee_stream} makes it, and returns at once.
       #
       # @example
       #   here, there = UNIXSocket.pair
@@ -146,7 +159,7 @@ class IO
       # @param idle_timeout (see #copy_stream)
       # @param rate (see #copy_stream)
       # @yieldparam (see #copy_stream)
-      # @return [Transfer]
+      # @return [Transfer] the copy under way
       # @raise [TypeError, IOError, SystemCallError, ArgumentError, RangeError] as {#copy_stream}
       # @see https://man7.org/linux/man-pages/man2/tee.2.html tee(2)
       def tee_stream(src, *dsts, len: nil, close: true, idle_timeout: nil, rate: nil, &block)
@@ -176,11 +189,13 @@ class IO
       # @return [Array<Transfer>] those under way
       def transfers = @under_way.transfers
 
-      # Numbers since it was made, cheap to ask for.
+      # Counts what has happened since it was made. Cheap enough to be asked for all the time.
       #
       # @example
-      #   IO::Splice::Background.new.stats
-      #   # => {:under_way=>0, :begun=>0, :done=>0, :cancelled=>0, :failed=>0, :bytes=>0}
+      #   File.write("page", "hello")
+      #   background = IO::Splice::Background.new
+      #   background.copy_stream("page", "copy").wait
+      #   background.stats # => { under_way: 0, begun: 1, done: 1, cancelled: 0, failed: 0, bytes: 5 }
       #
       # @return [Hash{Symbol => Integer}] `:under_way`, `:begun`, `:done`, `:cancelled` and `:failed` transfers, and
       #   `:bytes` that have reached an output
@@ -194,19 +209,21 @@ class IO
       #
       # @param timeout [Numeric, nil] how many seconds to wait; nil: as long as it takes
       # @return [Boolean] whether none is left
+      # @raise [TypeError] if `timeout` is no number
+      # @raise [RangeError] if it is larger than any time
       def drain(timeout = nil)
         @under_way.close
         @under_way.wait_until_over(timeout)
       end
 
-      # Ends all transfers, as {Cancelled}, and waits until they are reported. It takes no more.
+      # Ends all transfers, as {Cancelled}, and waits until their blocks have been called. It takes no more.
       #
       # @example
       #   background = IO::Splice::Background.new
       #   background.close
       #   background.closed? # => true
       #
-      # @return [nil]
+      # @return [nil] when none is left
       def close
         @under_way.close(stop: true)
         @under_way.wait_until_over(nil)

@@ -2,7 +2,8 @@
 
 class IO
   module Splice
-    # A copy or a relay in the background: see {Background}.
+    # A copy or a relay in the background, as {Background} begins it. It may be asked, waited for and cancelled from any
+    # thread, and forgotten: it goes on without being kept.
     #
     # @example
     #   here, there = UNIXSocket.pair
@@ -10,6 +11,8 @@ class IO
     #   here.read.size # => 1000
     #   transfer.value # => 1000
     #   transfer.error # => nil
+    #
+    # @see https://man7.org/linux/man-pages/man7/epoll.7.html epoll(7)
     class Transfer
       # @private
       def initialize(under_way, kind, len = nil, targets = nil, &block)
@@ -50,6 +53,8 @@ class IO
       #
       # @param timeout [Numeric, nil] how many seconds to wait; nil: as long as it takes
       # @return [Transfer, nil] itself; nil after the timeout
+      # @raise [TypeError] if `timeout` is no number
+      # @raise [RangeError] if it is larger than any time
       def wait(timeout = nil)
         self if done? || @under_way.wait_until(timeout, -> { @ended ||= Thread::ConditionVariable.new }) { done? }
       end
@@ -62,6 +67,7 @@ class IO
       #
       # @return [Integer, Array(Integer, Integer)] {#bytes}
       # @raise [Cancelled] if it was cancelled
+      # @raise [TimeoutError] after `idle_timeout`
       # @raise [EOFError, IOError, SystemCallError] as the call of the same name
       def value
         wait
@@ -81,7 +87,8 @@ class IO
         @error
       end
 
-      # Ends it soon as {Cancelled}, unless it has ended. What is held is delivered as far as it goes at once.
+      # Ends it as {Cancelled}, unless it has ended. Returns at once; {#wait} waits for the end. Bytes in flight are
+      # delivered if the output takes them at once.
       #
       # @example
       #   here, there = UNIXSocket.pair
@@ -95,8 +102,8 @@ class IO
 
       # @example
       #   File.write("page", "hello")
-      #   IO::Splice.background.copy_stream("page", "copy").wait.inspect
-      #   # => "#<IO::Splice::Transfer copy_stream, 5 bytes, done>"
+      #   transfer = IO::Splice.background.copy_stream("page", "copy").wait
+      #   transfer.inspect # => "#<IO::Splice::Transfer copy_stream, 5 bytes, done>"
       #
       # @return [String] what it does, how far it is and how it stands
       def inspect
