@@ -338,6 +338,31 @@ class TestExamplesTcpProxy < Minitest::Test
   include ProxyTests
 
   def name_of_proxy = "tcp_proxy"
+
+  # The three of an idle proxy: the main thread, and two that come with the first relay.
+  def test_has_no_thread_for_a_connection
+    port, proxy = nginx_behind_proxy
+    readers = Array.new(5) { stopped_download(port).last }
+    guarded { sleep 0.005 until threads_of(proxy) <= 3 }
+    readers.each { |rest| assert_large LARGE[0] + guarded { rest.read } }
+  end
+
+  private
+
+  # Ruby's own timer is none for a connection.
+  def threads_of(program)
+    Dir.children("/proc/#{program.pid}/task").count do |id|
+      !File.read("/proc/#{program.pid}/task/#{id}/comm").include?("timer")
+    rescue Errno::ENOENT
+      false
+    end
+  end
+end
+
+class TestExamplesTcpProxyThreads < Minitest::Test
+  include ProxyTests
+
+  def name_of_proxy = "tcp_proxy_threads"
 end
 
 class TestExamplesTcpProxyAsync < Minitest::Test
