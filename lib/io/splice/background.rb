@@ -9,7 +9,7 @@ class IO
     # the process that this one was forked from.
     Cancelled = Class.new(IOError)
 
-    # The background of this process, made at its first use. A forked child has one of its own.
+    # The background of this process, made at its first use. A forked child has one of its own, and so has a Ractor.
     #
     # @example
     #   here, there = UNIXSocket.pair
@@ -20,10 +20,9 @@ class IO
     # @raise [Errno::EMFILE, Errno::EAGAIN] if there is no descriptor or no thread for it
     # @see https://man7.org/linux/man-pages/man7/epoll.7.html epoll(7)
     def self.background
-      BACKGROUND_LOCK.synchronize do
-        @background = Background.new if !@background || @background.closed?
-        @background
-      end
+      return Copying.own_background unless Ractor.current.equal?(Ractor.main)
+
+      BACKGROUND_LOCK.synchronize { Copying.own_background }
     end
 
     BACKGROUND_LOCK = Thread::Mutex.new

@@ -154,14 +154,25 @@ class IO
         [sides.all? { |input, output| input.equal?(output) } ? inputs : sides.flatten(1), inputs]
       end
 
-      # Closes what a transfer has taken over.
+      # That of this Ractor.
+      def own_background
+        ractor = Ractor.current
+        background = ractor[:io_splice_background]
+        return background if background && !background.closed?
+
+        ractor[:io_splice_background] = Background.new
+      end
+
+      # Closes what a transfer has taken over, and leaves the standard streams open.
       def close_taken(transfer, ends)
         ends.each do |end_|
-          case end_
-          when Integer then IO.for_fd(end_).close
-          when String then next
-          else transfer.close_later(end_) || end_.close
-          end
+          next if end_.is_a?(String)
+
+          io = end_.is_a?(Integer) ? IO.for_fd(end_, autoclose: false) : end_
+          next if io.fileno <= 2 || transfer.close_later(io)
+
+          io.autoclose = true if end_.is_a?(Integer)
+          io.close
         rescue StandardError
           next # the transfer goes on, whatever a close of its own raises
         end
