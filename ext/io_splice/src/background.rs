@@ -262,6 +262,11 @@ fn unread_of(job: Job) -> [Vec<u8>; 2] {
     }
 }
 
+/// `check_terms([keep, idle_timeout, rate])`: raises what a call of the engine would raise because of them.
+pub fn check_terms(ruby: &Ruby, terms: Value) -> Result<(), Error> {
+    Terms::new(ruby, terms).map(drop)
+}
+
 /// `unread(io, bytes)`: puts bytes back in front of those that an IO has still to give.
 pub fn unread(ruby: &Ruby, io: Value, bytes: RString) -> Result<(), Error> {
     let input = End::new(ruby, io, Side::Input)?;

@@ -91,6 +91,7 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     handle.undef_default_alloc_func();
     handle.define_method("bytes", method!(TransferHandle::bytes, 0))?;
     handle.define_method("cancel", method!(TransferHandle::cancel, 0))?;
+    copying.define_singleton_method("check_terms", function!(background::check_terms, 1))?;
     copying.define_singleton_method("unread", function!(background::unread, 2))?;
     copying.define_class("Parked", ruby.class_object())?.undef_default_alloc_func();
     copying.define_singleton_method("define_copy_stream", function!(core_ext::define_copy_stream, 1))?;

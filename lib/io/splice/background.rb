@@ -105,6 +105,7 @@ class IO
       # @see https://man7.org/linux/man-pages/man2/sendfile.2.html sendfile(2)
       def copy_stream(src, dst, len = nil, src_offset = nil, close: true, idle_timeout: nil, rate: nil, &block)
         Copying.check_copy(len, src_offset)
+        Copying.check_terms([!close, idle_timeout, rate])
         ends = Copying.resolve_for_background(src, dst)
         transfer = Transfer.new(@under_way, :copy_stream, len, &block)
         @under_way.take_over(transfer, ends, close, ends.first(1)) do |engine, token|
@@ -165,6 +166,7 @@ class IO
         raise ArgumentError, "nothing to copy to: give at least one target" if dsts.empty?
 
         Copying.check_copy(len, nil)
+        Copying.check_terms([!close, idle_timeout, rate])
         ends = Copying.resolve_for_background(src, *dsts)
         transfer = Transfer.new(@under_way, :tee_stream, len, dsts, &block)
         @under_way.take_over(transfer, ends, close, ends.first(1)) do |engine, token|

@@ -128,7 +128,7 @@ class IO
 
       # @private
       def finish(error, delivered, unread)
-        @inputs.zip(unread) { |input, bytes| Copying.unread(input, bytes) unless bytes.empty? }
+        @inputs.zip(unread) { |input, bytes| Copying.put_back(input, bytes) unless bytes.empty? }
         @error = error || short(delivered)
         name_target if @targets && @error.is_a?(PartialTee)
         @delivered = delivered

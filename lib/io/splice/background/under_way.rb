@@ -3,13 +3,15 @@
 class IO
   module Splice
     module Copying
-      # The transfers of a background that are under way, and the Ruby thread that tells of their ends. In a forked
-      # child it begins anew.
+      # The transfers of a background that are under way. One Ruby thread takes note of those that have ended, a second
+      # one calls their blocks. In a forked child it begins anew.
       # @private
       class UnderWay
-        # How long the thread stays when nothing is under way, in seconds: beside a second thread each call that may
-        # block costs more.
+        # How long the threads stay when nothing is under way, in seconds: beside a second thread each call that may
+        # block costs more, and to start one costs more than a short transfer.
         LINGER = 5
+        # How soon a thread that waits notices that somebody has killed the one that it waits for, in seconds.
+        LOOK = 1
 
         def initialize(threads)
           @threads = threads
@@ -35,10 +37,12 @@ class IO
         # Nothing is taken over, or all of it: an interrupt comes before or after.
         def take_over(transfer, ends, close, inputs)
           Thread.handle_interrupt(Object => :on_blocking) do
-            engine, token = synchronize { [@engine, @token += 1] }
-            raise IOError, "closed background" if @closed
-
-            handle = yield engine, token
+            engine, token = expect
+            begin
+              handle = yield engine, token
+            ensure
+              Copying.without_interrupts { synchronize { @untold -= 1 } } unless handle
+            end
             Copying.without_interrupts do
               synchronize { note(transfer.begin(engine, handle, close ? [] : ends, inputs), token) }
               Copying.close_taken(transfer, ends) if close
@@ -47,23 +51,26 @@ class IO
           transfer
         end
 
-        # Waits until all are over and told of. From a block it cannot wait for its own.
+        # Waits until all are over, and told of. A block cannot wait for others that come after it.
         def wait_until_over(timeout)
-          wait_until(timeout, -> { @changed }) { @unreported <= (@reporter.equal?(Thread.current) ? 1 : 0) }
+          wait_until(timeout, -> { @changed }) do
+            @teller.equal?(Thread.current) ? @transfers.empty? : @untold.zero?
+          end
         end
 
         # Waits for a signal, until a block says that it is enough; false after the timeout.
         def wait_until(timeout, signal)
           at = timeout && (now + timeout)
-          synchronize do
-            until yield
+          loop do
+            synchronize do
+              return true if yield
+
               left = at && (at - now)
               return false if left && left <= 0
 
-              signal.call.wait(@lock, left)
+              signal.call.wait(@lock, [left, LOOK].compact.min)
             end
           end
-          true
         end
 
         private
@@ -73,61 +80,84 @@ class IO
         def start
           @engine = Engine.new(@threads)
           @transfers = {}
-          @unreported = 0
+          @untold = 0 # those that are taken over or about to be, until their blocks have been called
           @token = 0
-          @reporter = nil
+          @reporter = @teller = nil
+          @over = Thread::Queue.new
           @changed = Thread::ConditionVariable.new
         end
 
         def synchronize
           @lock.synchronize do
             start unless @engine.of_this_process?
-            report if @unreported.positive? && !@reporter&.alive?
+            run_threads if @untold.positive?
             yield
+          end
+        end
+
+        def expect
+          synchronize do
+            raise IOError, "closed background" if @closed
+
+            @untold += 1
+            [@engine, @token += 1]
           end
         end
 
         def note(transfer, token)
           @transfers[token] = transfer
-          @unreported += 1
-          report unless @reporter&.alive?
+          run_threads
           @changed.broadcast
         end
 
-        def report
-          @reporter = Thread.new { report_all }
-          @reporter.name = "io_splice"
-          @reporter.report_on_exception = false
+        def run_threads
+          @reporter = thread { report(@engine, @over) } unless @reporter&.alive?
+          @teller = thread { tell(@over) } unless @teller&.alive?
         end
 
-        def report_all
-          engine = @engine
+        # It does not have the mask for interrupts of the thread that makes it: the end of the process is one too.
+        def thread(&work)
+          Thread.new { Thread.handle_interrupt(Object => :immediate, &work) }.tap do |thread|
+            thread.name = "io_splice"
+            thread.report_on_exception = false
+          end
+        end
+
+        def report(engine, over)
           loop do
             engine.wait_ended(LINGER)
-            Copying.without_interrupts { finish(engine.take_ended) }.each { |transfer| tell(transfer) }
-            @lock.synchronize do
-              return @reporter = nil if @unreported.zero? && engine.stats.first.zero?
+            Copying.without_interrupts do
+              ended = engine.take_ended
+              @lock.synchronize do
+                finish(ended, over)
+                return over << nil if ended.empty? && @untold.zero?
+              end
             end
           end
         end
 
-        def finish(ended)
-          @lock.synchronize do
-            transfers = ended.map do |token, *result|
-              # It may have ended before {#take_over} has noted it.
-              @changed.wait(@lock) until @transfers.key?(token)
-              @transfers.delete(token).tap { |transfer| transfer.finish(*result) }
+        def finish(ended, over)
+          ended.each do |token, *result|
+            # It may have ended before {#take_over} has noted it.
+            @changed.wait(@lock) until @transfers.key?(token)
+            over << @transfers.delete(token).tap { |transfer| transfer.finish(*result) }
+          end
+          @changed.broadcast unless ended.empty?
+        end
+
+        def tell(over)
+          while (transfer = over.pop)
+            begin
+              transfer.tell
+            ensure
+              Copying.without_interrupts { told }
             end
-            @changed.broadcast
-            transfers
           end
         end
 
-        def tell(transfer)
-          transfer.tell
-        ensure
+        def told
           @lock.synchronize do
-            @unreported -= 1
+            @untold -= 1
             @changed.broadcast
           end
         end
@@ -163,15 +193,19 @@ class IO
         ractor[:io_splice_background] = Background.new
       end
 
+      # Puts back what could not be delivered, if the input can take it.
+      def put_back(input, bytes)
+        unread(input, bytes)
+      rescue StandardError
+        nil # it is a path, a number or closed
+      end
+
       # Closes what a transfer has taken over, and leaves the standard streams open.
       def close_taken(transfer, ends)
-        ends.each do |end_|
-          next if end_.is_a?(String)
-
-          io = end_.is_a?(Integer) ? IO.for_fd(end_, autoclose: false) : end_
+        ends.grep_v(String).each do |end_|
+          io = end_.is_a?(Integer) ? IO.for_fd(end_, autoclose: end_ > 2) : end_
           next if io.fileno <= 2 || transfer.close_later(io)
 
-          io.autoclose = true if end_.is_a?(Integer)
           io.close
         rescue StandardError
           next # the transfer goes on, whatever a close of its own raises
@@ -180,7 +214,9 @@ class IO
 
       # As Ruby reports what ends a thread.
       def report(transfer, exception)
-        Thread.main.raise(exception) if Thread.abort_on_exception
+        Thread.main.raise(exception) if Thread.abort_on_exception || exception.is_a?(SystemExit)
+        return if exception.is_a?(SystemExit)
+
         $stderr.write("#{transfer.inspect}: its block has raised:\n#{exception.full_message(highlight: false)}")
       end
     end
