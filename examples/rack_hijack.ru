@@ -1,7 +1,8 @@
 # frozen_string_literal: true
 
 # A Rack app that puts another server behind Puma. It takes over the connection (full hijack), passes the request
-# on, and relays: what comes back, a download or a WebSocket, does not come into Ruby, and holds no thread of Puma.
+# on, and hands both connections to the background: what comes back, a download or a WebSocket, does not come into
+# Ruby, and holds no thread of Puma nor any other of Ruby's.
 #
 #   UPSTREAM=HOST:PORT puma examples/rack_hijack.ru
 #
@@ -29,10 +30,12 @@ def head_of(env)
 end
 
 def pass_on(client, upstream)
-  IO::Splice.relay(client, upstream, idle_timeout: IDLE_TIMEOUT)
+  IO::Splice.background.relay(client, upstream, idle_timeout: IDLE_TIMEOUT) do |transfer|
+    warn "rack_hijack: #{transfer.error.message}" if transfer.error
+  end
 rescue SystemCallError, IOError => e
+  # Nothing has been taken over.
   warn "rack_hijack: #{e.message}"
-ensure
   client.close
   upstream.close
 end
@@ -47,7 +50,6 @@ run(lambda do |env|
     upstream&.close
     next [502, { "content-type" => "text/plain" }, ["#{e.message}\n"]]
   end
-  client = env["rack.hijack"].call
-  Thread.new { pass_on(client, upstream) }
+  pass_on(env["rack.hijack"].call, upstream)
   [200, {}, []] # for nobody: the connection is ours
 end)
