@@ -374,14 +374,8 @@ class TestExamples < Minitest::Test
 
   # With one thread, so that a request which held it would hold up the next one.
   def puma(upstream)
-    needs "puma"
-    skip "puma is not installed for this Ruby" unless quietly(RbConfig.ruby, "-S", "puma", "--version")
-    command = [RbConfig.ruby, "-I", File.join(ROOT, "lib"), "-S", "puma", "-b", "tcp://127.0.0.1:0", "-t", "1:1"]
-    program, output = start_talking(*command, File.join(ROOT, "examples/rack_hijack.ru"),
-                                    env: { "UPSTREAM" => "127.0.0.1:#{upstream.local_address.ip_port}" })
-    line = guarded { output.each_line.find { |text| text.include?("Listening on") } }
-    assert line, log
-    [Integer(line[/:(\d+)$/, 1]), program]
+    start_puma(File.join(ROOT, "examples/rack_hijack.ru"),
+               env: { "UPSTREAM" => "127.0.0.1:#{upstream.local_address.ip_port}" })
   end
 
   def nginx_behind_puma

@@ -155,6 +155,17 @@ module ExamplePrograms
     start("nginx", "-p", @dir, "-c", "nginx.conf", env: { "NGINX" => "#{number};" }, number => number)
   end
 
+  # Its port and the program.
+  def start_puma(rackup, threads: 1, bind: "tcp://127.0.0.1:0", env: {})
+    needs "puma"
+    skip "puma is not installed for this Ruby" unless quietly(RbConfig.ruby, "-S", "puma", "--version")
+    command = [RbConfig.ruby, "-I", File.join(ROOT, "lib"), "-S", "puma", "-b", bind, "-t", "#{threads}:#{threads}"]
+    program, output = start_talking(*command, rackup, env:)
+    line = guarded { output.each_line.find { |text| text.include?("Listening on") } }
+    assert line, log
+    [Integer(line[/:(\d+)(?=$|\?)/, 1]), program]
+  end
+
   def curl_command(*arguments) = ["curl", "--silent", "--show-error", "--max-time", "25", *arguments]
 
   # What it has got. With `fails`, one of these is its status.
