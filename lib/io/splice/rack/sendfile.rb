@@ -84,8 +84,8 @@ class IO
           FilePart.of(status.to_i, fields, body, @min_size) unless fields.key?("rack.hijack")
         end
 
-        # What Puma encrypts goes through a socket that is no IO.
         def hijack?(env)
+          # What Puma encrypts goes through a socket that is no IO.
           env["rack.hijack?"] && env["REQUEST_METHOD"] != "HEAD" &&
             env.fetch("SERVER_PROTOCOL", "HTTP/1.1").start_with?("HTTP/1.") &&
             (!env.key?("puma.socket") || env["puma.socket"].is_a?(::IO))
@@ -104,8 +104,8 @@ class IO
           [status, headers, hijack]
         end
 
-        # With HTTP/1.0 that goes without saying, but Puma would say that it keeps the connection if asked to.
         def say_close(env, headers)
+          # With HTTP/1.0 that goes without saying, but Puma would say that it keeps the connection if asked to.
           headers.keys.grep(/\Aconnection\z/i).each { |name| headers.delete(name) }
           if [env["HTTP_VERSION"], env["SERVER_PROTOCOL"]].include?("HTTP/1.0")
             env["HTTP_CONNECTION"] = "close"
