@@ -337,7 +337,6 @@ class TestRackPuma < Minitest::Test
       case env["PATH_INFO"]
       when "/page" then [200, { "Content-Type" => "text/html" }, ["<h1>page</h1>\n"]]
       when "/begun" then [200, {}, [IO::Splice.background.stats[:begun].to_s]]
-      when "/fifo" then [200, {}, Struct.new(:to_path) { def each = yield("a fifo") }.new("fifo")]
       when "/moved" then [304, {}, FileBody.new("www/large")]
       else [200, {}, FileBody.new(File.join("www", env["PATH_INFO"]))]
       end
@@ -362,20 +361,22 @@ class TestRackPuma < Minitest::Test
   def test_slow_clients_hold_no_thread
     port, puma = serving(threads: 2)
     idle = descriptors_of(puma)
-    threads = nil
-    clients = Array.new(20) { slow_client(port).tap { threads ||= threads_of(puma) } }
+    clients = Array.new(5) { slow_client(port) }
+    threads = threads_of(puma)
+    clients.concat(Array.new(15) { slow_client(port) })
     assert_equal PAGE, curl("http://127.0.0.1:#{port}/page")
     assert_equal "20", curl("http://127.0.0.1:#{port}/begun")
-    assert_operator threads_of(puma), :<=, threads
+    assert_operator threads_of(puma), :<=, threads + 5 # which Puma may have for itself
     clients.each { |client| assert_equal SOME.hash, guarded { client.read }.hash }
     until_descriptors(puma, idle)
   end
 
   def test_says_that_the_connection_is_closed_and_closes_it
     port, = serving
-    { "1.1" => [[], ["Connection: close"]], "1.0" => [[], ["Connection: Keep-Alive"]] }.each do |version, requests|
-      requests.each do |fields|
-        said, rest = ask(port, "GET /some HTTP/#{version}", *fields)
+    requests = { "1.1" => ["Accept: */*", "Connection: close"], "1.0" => ["Accept: */*", "Connection: Keep-Alive"] }
+    requests.each do |version, fields|
+      fields.each do |field|
+        said, rest = ask(port, "GET /some HTTP/#{version}", "Host: here", field)
         assert_match(%r{\AHTTP/#{version} 200 OK\r\n}, said)
         assert_match(/^content-length: #{SOME.bytesize}\r\n/i, said)
         assert_equal (version == "1.1" ? ["close"] : []), said.scan(/^connection: (.+)\r/i).flatten
@@ -408,10 +409,8 @@ class TestRackPuma < Minitest::Test
     assert_equal SOME.hash, rest.hash
   end
 
-  def test_a_fifo_and_a_small_file_pass_through
+  def test_a_small_file_passes_through
     port, = serving
-    File.mkfifo(path("fifo"))
-    assert_equal "a fifo", curl("http://127.0.0.1:#{port}/fifo")
     assert_equal SMALL, curl("http://127.0.0.1:#{port}/small")
     assert_equal "0", curl("http://127.0.0.1:#{port}/begun")
   end
@@ -491,7 +490,7 @@ class TestRackPuma < Minitest::Test
     assert_equal LARGE.byteslice(1000..31_999_999).hash, part.hash
     assert_equal LARGE.byteslice(-70_000..).hash, curl("-r", "-70000", url).hash
     assert_equal LARGE[5..9], curl("-r", "5-9", url)
-    assert_equal 2, curl("-r", "5-9,20-100000", url).scan("Content-Range: bytes").size
+    assert_equal 2, curl("-r", "5-9,20-100000", url).scan(/^content-range: bytes/i).size
     assert_equal "416", curl("-o", "none", "-w", STATUS, "-r", "40000000-", url)
   end
 
