@@ -17,6 +17,7 @@ UNCHECKED_FILES = {
   "hostile_peers" => "long, and the calls are those of others",
   "interrupts" => "an exception may come between the end of a call and that of its check",
   "pipes" => "the number of pipes, of which calls that are left over have some",
+  "rack" => "other processes",
   "ractor" => "RBS works in the main Ractor only",
   "shared_files" => "other processes",
   "shell" => "other processes",

@@ -16,6 +16,7 @@ class PublicAPI
     before = names_of(IO)
     require "io/splice"
     require "io/splice/core_ext"
+    require "io/splice/rack"
     @methods = { "IO" => names_of(IO) - before }
     @constants = {}
     walk(IO::Splice)
