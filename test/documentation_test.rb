@@ -165,10 +165,14 @@ class DocumentationTest < Minitest::Test
     example.code.scan(/# .*Ruby (\d\.\d)/).flatten.any? { |version| version.to_f > RUBY_VERSION.to_f }
   end
 
+<<<<<<< HEAD
   def internal?(comment) = comment.internal? || comment.name&.match?(/\AIO::Splice::Copying|#plain\?/)
+=======
+  def internal?(name) = name.match?(/\AIO::Splice::(Copying|Rack::(FilePart|Hijack))|#plain\?/)
+>>>>>>> 1882c17 (Explain how a Rack app serves files in the background)
 
   def surface
-    without, with = [[], ["-rio/splice/core_ext"]].map do |options|
+    without, with = [[], %w[-rio/splice/core_ext -rio/splice/rack]].map do |options|
       IO.popen([RbConfig.ruby, "-I", LIB, *options, "-e", SURFACE], &:readlines).map(&:chomp)
     end
     (with - without).sort
