@@ -69,6 +69,11 @@ class TestRack < Minitest::Test
     assert_equal WHOLE.merge("connection" => "close"), headers.except("rack.hijack")
   end
 
+  def test_takes_headers_that_only_become_a_hash
+    headers = Struct.new(:to_hash).new(WHOLE)
+    assert_equal WHOLE.merge("connection" => "close"), response(200, headers, Body.new(@path))[1].except("rack.hijack")
+  end
+
   def test_does_not_say_what_the_server_says_by_itself
     headers = response(200, WHOLE, Body.new(@path), env: { "HTTP_CONNECTION" => "Close" })[1]
     assert_equal WHOLE, headers.except("rack.hijack")
@@ -109,6 +114,7 @@ class TestRack < Minitest::Test
     assert_passes(env: { "REQUEST_METHOD" => "HEAD" })
     assert_passes(env: { "SERVER_PROTOCOL" => "HTTP/2" })
     assert_passes(env: { "puma.socket" => Encrypting.new })
+    assert_passes(env: { "SERVER_SOFTWARE" => "WEBrick/1.8.1 (Ruby/3.1.2/2022-04-12)" })
   end
 
   def test_lets_a_response_pass_that_has_no_body_or_another

@@ -11,9 +11,9 @@ class IO
       # server takes it back. A client whose file becomes shorter on the way gets fewer bytes than `Content-Length`
       # says, one whose file grows gets as many.
       #
-      # **Everything else passes through unchanged**: without `rack.hijack?`, a server that encrypts, `HEAD`, a status
-      # without a body, `Transfer-Encoding`, several ranges, what is smaller than `min_size`, what is no regular file,
-      # and a response whose `Content-Length` or `Content-Range` is not that of the file.
+      # **Everything else passes through unchanged**: no `rack.hijack?`, WEBrick, a server that encrypts, `HEAD`, a
+      # status without a body, `Transfer-Encoding`, several ranges, what is smaller than `min_size`, what is no regular
+      # file, and a response whose `Content-Length` or `Content-Range` is not that of the file.
       #
       # The app's body is closed when the transfer has begun, which is also when a logger logs. `Background#stats`
       # counts the transfers. The end of the process ends them: see {Background#drain}.
@@ -78,15 +78,17 @@ class IO
         end
 
         def part(env, status = nil, headers = nil, body = nil)
-          return unless hijack?(env) && headers.is_a?(Hash) && FilePart.file?(body)
+          return unless hijack?(env) && headers.respond_to?(:to_hash) && FilePart.file?(body)
 
-          fields = fields(headers)
+          fields = fields(headers.to_hash)
           FilePart.of(status.to_i, fields, body, @min_size) unless fields.key?("rack.hijack")
         end
 
         def hijack?(env)
-          # What Puma encrypts goes through a socket that is no IO.
+          # What Puma encrypts goes through a socket that is no IO. WEBrick hands out a pipe, behind which a thread of
+          # its own copies, and a client does not notice that something is missing.
           env["rack.hijack?"] && env["REQUEST_METHOD"] != "HEAD" &&
+            !env["SERVER_SOFTWARE"].to_s.start_with?("WEBrick") &&
             env.fetch("SERVER_PROTOCOL", "HTTP/1.1").start_with?("HTTP/1.") &&
             (!env.key?("puma.socket") || env["puma.socket"].is_a?(::IO))
         end
@@ -97,7 +99,7 @@ class IO
 
         def in_background(env, part, status, headers, body)
           hijack = Hijack.new(part, body, @options, @block && ->(transfer) { @block.call(transfer, env) })
-          headers = headers.dup
+          headers = headers.is_a?(Hash) ? headers.dup : headers.to_hash.dup
           headers["content-length"] = part.length.to_s unless fields(headers).key?("content-length")
           headers["rack.hijack"] = hijack.method(:hand_over)
           say_close(env, headers)
