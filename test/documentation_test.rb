@@ -165,11 +165,9 @@ class DocumentationTest < Minitest::Test
     example.code.scan(/# .*Ruby (\d\.\d)/).flatten.any? { |version| version.to_f > RUBY_VERSION.to_f }
   end
 
-<<<<<<< HEAD
-  def internal?(comment) = comment.internal? || comment.name&.match?(/\AIO::Splice::Copying|#plain\?/)
-=======
-  def internal?(name) = name.match?(/\AIO::Splice::(Copying|Rack::(FilePart|Hijack))|#plain\?/)
->>>>>>> 1882c17 (Explain how a Rack app serves files in the background)
+  def internal?(comment)
+    comment.internal? || comment.name&.match?(/\AIO::Splice::(Copying|Rack::(FilePart|Hijack))|#plain\?/)
+  end
 
   def surface
     without, with = [[], %w[-rio/splice/core_ext -rio/splice/rack]].map do |options|
