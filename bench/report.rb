@@ -18,6 +18,7 @@ BENCHES = {
   "growth" => "How a copy grows",
   "vmsplice" => "Memory into a pipe",
   "relay" => "A proxy",
+  "background" => "A proxy in the background",
 }.freeze
 
 # A table of cells in Markdown.

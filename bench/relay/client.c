@@ -7,9 +7,13 @@
  * each of those that were idle. It fails if bytes are missing, or too many, or wrong; only with CHECK = 1 it looks
  * at all of them.
  *
- * `client trips PORT LISTENER COUNT` opens one connection in the same way, and then sends COUNT messages of 100 bytes,
- * each when the last one has been answered. It says the median of the nanoseconds there and back, and how long 99
- * of 100 took at most.
+ * `client trips PORT LISTENER COUNT IDLE` opens one connection and IDLE more in the same way, and then sends COUNT
+ * messages of 100 bytes over the one, each when the last one has been answered. It says the median of the nanoseconds
+ * there and back, and how long 99 of 100 took at most. It keeps all connections until its input ends.
+ *
+ * `client short PORT LISTENER COUNT BYTES` says "ready" and waits for a line. Then it opens COUNT connections, a few at a
+ * time, sends so many bytes there and back over each, and closes it. It says how many nanoseconds that took. With 0 bytes
+ * it is the proxy that closes.
  *
  * `client run COMMAND...` becomes another program, which ends when the one that started it does. */
 
@@ -33,7 +37,7 @@
 #include <unistd.h>
 
 /* Nobody is waited for longer than PATIENCE seconds. */
-enum { MESSAGE = 100, SEND = 256 << 10, RECEIVE = 1 << 20, PATIENCE = 30 };
+enum { MESSAGE = 100, SEND = 256 << 10, RECEIVE = 1 << 20, PATIENCE = 30, AT_ONCE = 8 };
 
 /* What is sent, again and again, beginning at another place for each stream. Its length is prime. */
 enum { PATTERN = 1048573 };
@@ -259,7 +263,7 @@ static int compare(const void *a, const void *b)
     return (left > right) - (left < right);
 }
 
-static void trips(int port, int listener, int count)
+static void trips(int port, int listener, int count, int idle)
 {
     long long *times = calloc(count, sizeof *times);
     int client, server;
@@ -273,6 +277,8 @@ static void trips(int port, int listener, int count)
     if (sched_setaffinity(0, sizeof here, &here))
         err(1, "sched_setaffinity");
     open_connection(port, listener, &client, &server);
+    for (int i = 0, ends[2]; i < idle; i++)
+        open_connection(port, listener, &ends[0], &ends[1]);
     if (pthread_create(&other, NULL, answer, &server))
         errx(1, "pthread_create");
 
@@ -286,9 +292,97 @@ static void trips(int port, int listener, int count)
     }
     qsort(times, count, sizeof *times, compare);
     printf("%lld %lld\n", times[count / 2], times[count * 99LL / 100]);
+    fclose(stdout);
+    while (getchar() != EOF)
+        ;
     if (shutdown(client, SHUT_WR))
         err(1, "shutdown");
     pthread_join(other, NULL);
+}
+
+/* Connections that are opened and closed again. */
+struct shorts {
+    int port, listener, count, bytes;
+};
+
+static void send_all(int fd, size_t bytes)
+{
+    if (send(fd, pattern, bytes, MSG_NOSIGNAL) != (ssize_t)bytes)
+        err(1, "sending");
+}
+
+static void receive_all(int fd, size_t bytes)
+{
+    char buffer[SEND];
+    ssize_t received = recv(fd, buffer, bytes, MSG_WAITALL);
+    if (received < 0)
+        err(1, "receiving");
+    if (received != (ssize_t)bytes || memcmp(buffer, pattern, bytes))
+        errx(1, "wrong bytes have arrived, or too few");
+}
+
+static void until_end(int fd)
+{
+    char byte;
+    ssize_t received = recv(fd, &byte, 1, 0);
+    if (received != 0 && !(received < 0 && errno == ECONNRESET))
+        errx(1, "a connection does not end");
+    close(fd);
+}
+
+static void *serve_shorts(void *argument)
+{
+    struct shorts *shorts = argument;
+    while (__atomic_fetch_sub(&shorts->count, 1, __ATOMIC_RELAXED) > 0) {
+        int server = accept4(shorts->listener, NULL, NULL, SOCK_CLOEXEC);
+        if (server < 0)
+            err(1, "accept");
+        prepare(server);
+        receive_all(server, shorts->bytes);
+        send_all(server, shorts->bytes);
+        until_end(server);
+    }
+    return NULL;
+}
+
+static void *make_shorts(void *argument)
+{
+    struct shorts *shorts = argument;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(shorts->port)};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    while (__atomic_fetch_sub(&shorts->count, 1, __ATOMIC_RELAXED) > 0) {
+        int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (client < 0)
+            err(1, "socket");
+        prepare(client);
+        if (connect(client, (struct sockaddr *)&address, sizeof address))
+            err(1, "connecting to port %d", shorts->port);
+        send_all(client, shorts->bytes);
+        receive_all(client, shorts->bytes);
+        if (shorts->bytes > 0 && shutdown(client, SHUT_WR))
+            err(1, "shutdown");
+        until_end(client);
+    }
+    return NULL;
+}
+
+static void short_ones(int port, int listener, int count, int bytes)
+{
+    struct shorts clients = {port, listener, count, bytes}, servers = clients;
+    pthread_t threads[2 * AT_ONCE];
+    if (bytes > SEND)
+        errx(2, "too many bytes");
+    if (fcntl(listener, F_SETFL, 0))
+        err(1, "fcntl");
+
+    ready();
+    long long start = nanoseconds();
+    for (int i = 0; i < 2 * AT_ONCE; i++)
+        if (pthread_create(&threads[i], NULL, i % 2 ? make_shorts : serve_shorts, i % 2 ? &clients : &servers))
+            errx(1, "pthread_create");
+    for (int i = 0; i < 2 * AT_ONCE; i++)
+        pthread_join(threads[i], NULL);
+    printf("%lld\n", nanoseconds() - start);
 }
 
 int main(int argc, char **argv)
@@ -304,11 +398,14 @@ int main(int argc, char **argv)
     if (!strcmp(mode, "stream") && argc == 9)
         streams(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]), atoll(argv[5]), atoll(argv[6]), atoi(argv[7]),
                 atoi(argv[8]));
-    else if (!strcmp(mode, "trips") && argc == 5 && atoi(argv[4]) > 0)
-        trips(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]));
+    else if (!strcmp(mode, "trips") && argc == 6 && atoi(argv[4]) > 0)
+        trips(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
+    else if (!strcmp(mode, "short") && argc == 6)
+        short_ones(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
     else
         errx(2, "usage: client stream PORT LISTENER COUNT TO_SERVER TO_CLIENT IDLE CHECK\n"
-                "       client trips PORT LISTENER COUNT\n"
+                "       client trips PORT LISTENER COUNT IDLE\n"
+                "       client short PORT LISTENER COUNT BYTES\n"
                 "       client run COMMAND...");
     return 0;
 }

@@ -2,10 +2,11 @@
 
 # The proxies in Ruby.
 #
-#   ruby proxy.rb threads|fibers|copy_stream LISTENER PORT
+#   ruby proxy.rb threads|fibers|background|copy_stream|nothing LISTENER PORT
 #
 # It takes connections from the socket LISTENER and relays each to PORT, until it is killed: in a thread with this
-# gem, in a fiber with this gem, or with Ruby's own `IO.copy_stream` in two threads.
+# gem, in a fiber with this gem, in the background, or with Ruby's own `IO.copy_stream` in two threads; or it only
+# connects, and closes both.
 
 $LOAD_PATH.unshift File.expand_path("../../lib", __dir__)
 
@@ -16,12 +17,18 @@ def pass(from, to)
   to.close_write
 end
 
+# The connection beside that of a client.
+def connect(client, port)
+  server = TCPSocket.new("127.0.0.1", port)
+  [client, server].each { |socket| socket.setsockopt(:TCP, :NODELAY, true) }
+  server
+end
+
 def serve(listener, port, in_parallel)
   loop do
     client = listener.accept
     in_parallel.call do
-      server = TCPSocket.new("127.0.0.1", port)
-      [client, server].each { |socket| socket.setsockopt(:TCP, :NODELAY, true) }
+      server = connect(client, port)
       yield client, server
     ensure
       [client, server].each { |socket| socket&.close }
@@ -49,6 +56,14 @@ when "fibers"
   Fiber.schedule do
     serve(listener, port, Fiber.method(:schedule)) { |client, server| IO::Splice.relay(client, server) }
   end
+when "background"
+  require "io/splice"
+  loop do
+    client = listener.accept
+    IO::Splice.background.relay(client, connect(client, port))
+  end
+when "nothing"
+  serve(listener, port, ->(&block) { block.call }) { nil }
 else
-  abort "usage: proxy.rb threads|fibers|copy_stream LISTENER PORT"
+  abort "usage: proxy.rb threads|fibers|background|copy_stream|nothing LISTENER PORT"
 end
