@@ -389,7 +389,10 @@ impl Work {
                 rate.into_iter().for_each(|rate| copy.set_rate(rate.get()));
             }
             // It never blocks anyway, and its calls are bounded.
-            Self::Relay(relay) => rate.into_iter().for_each(|rate| relay.set_rate(rate.get())),
+            Self::Relay(relay) => {
+                relay.share_pipes();
+                rate.into_iter().for_each(|rate| relay.set_rate(rate.get()));
+            }
             Self::TeeStream(tee) => {
                 tee.never_block();
                 rate.into_iter().for_each(|rate| tee.set_rate(rate.get()));

@@ -73,6 +73,8 @@ pub struct Relay<K: Kernel = Linux> {
     last_moved: Instant,
     /// Whether bytes have moved since.
     moved: bool,
+    /// Whether an empty pipe goes back at each wait.
+    shares_pipes: bool,
 }
 
 #[derive(Debug)]
@@ -127,7 +129,20 @@ impl<K: Kernel> Relay<K> {
             OneWay { pump, wait, state: State::Open }
         };
         let ways = [way(a, plans[0], timeouts[0]), way(b, plans[1], timeouts[1])];
-        Self { ways, next: Direction::AToB, idle_timeout, last_moved: Instant::now(), moved: false }
+        Self {
+            ways,
+            next: Direction::AToB,
+            idle_timeout,
+            last_moved: Instant::now(),
+            moved: false,
+            shares_pipes: false,
+        }
+    }
+
+    /// Releases pipes and memory that nothing is in at each wait, even in full use: for one that runs in turns with others
+    /// on the same thread, which go on with the same few pipes.
+    pub fn share_pipes(&mut self) {
+        self.shares_pipes = true;
     }
 
     /// Takes at most so many bytes a second in each direction, over any few seconds.
@@ -308,7 +323,11 @@ impl<K: Kernel> Relay<K> {
         }
         let mut until = self.idle_deadline();
         for way in &mut self.ways {
-            way.pump.in_flight.release_unless_busy();
+            if self.shares_pipes {
+                way.pump.in_flight.release_idle();
+            } else {
+                way.pump.in_flight.release_unless_busy();
+            }
             until = until.into_iter().chain(way.pump.before_wait(now)).min();
         }
         wait(host, self.waits(ends), now, until)
