@@ -105,7 +105,7 @@ impl EventLoop {
 
     /// A time in a word, and back.
     pub fn clock(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.epoch).as_nanos() as u64
+        at.saturating_duration_since(self.epoch).as_nanos().try_into().unwrap_or(u64::MAX)
     }
 
     pub fn instant(&self, clock: u64) -> Instant {
@@ -224,8 +224,8 @@ struct Runner {
     center: Arc<Center>,
     slots: Vec<Slot>,
     free: Vec<usize>,
-    /// One for each slot at most.
-    timers: BTreeSet<(Instant, usize)>,
+    /// One for each slot at most, by the clock of the event loop.
+    timers: BTreeSet<(u64, u32)>,
     /// What has become ready.
     ready: VecDeque<usize>,
     /// What could go on after its turn.
@@ -280,7 +280,8 @@ impl Runner {
 
     fn wait(&self, events: &mut Vec<Event>) {
         let now = Instant::now();
-        let timer = self.timers.first().map(|(at, _)| at.saturating_duration_since(now));
+        let timer =
+            self.timers.first().map(|(at, _)| self.event_loop.instant(*at).saturating_duration_since(now));
         let retry = (!self.unplaced.is_empty()).then_some(RETRY);
         let goes_on = !self.ready.is_empty() || !self.unfinished.is_empty();
         let timeout = if goes_on { Some(Duration::ZERO) } else { timer.into_iter().chain(retry).min() };
@@ -513,20 +514,27 @@ impl Runner {
         if self.slots[slot].armed.is_none_or(|armed| due < armed) {
             self.disarm(slot);
             self.slots[slot].armed = Some(due);
-            self.timers.insert((due, slot));
+            self.timers.insert(self.timer(due, slot));
         }
+    }
+
+    fn timer(&self, at: Instant, slot: usize) -> (u64, u32) {
+        // A slot has SLOT_BITS.
+        (self.event_loop.clock(at), slot as u32)
     }
 
     fn disarm(&mut self, slot: usize) {
         if let Some(armed) = self.slots[slot].armed.take() {
-            self.timers.remove(&(armed, slot));
+            self.timers.remove(&self.timer(armed, slot));
         }
     }
 
     /// Fires the timers that are due.
     fn fire(&mut self, now: Instant) {
-        while let Some(&(at, slot)) = self.timers.first().filter(|(at, _)| *at <= now) {
-            self.timers.remove(&(at, slot));
+        let clock = self.event_loop.clock(now);
+        while let Some((_, slot)) = self.timers.first().copied().filter(|(at, _)| *at <= clock) {
+            self.timers.pop_first();
+            let slot = slot as usize;
             self.slots[slot].armed = None;
             let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
             match &self.slots[slot].place {
@@ -635,7 +643,7 @@ mod tests {
             2 * size_of::<End>(),
             2 * size_of::<usize>() + size_of::<Progress>(),
             2 * size_of::<Slot>(),
-            2 * size_of::<(Instant, usize)>(),
+            2 * size_of::<(u64, u32)>(),
         ];
         println!("{pieces:?}");
         assert!(pieces.iter().sum::<usize>() + 3 * MALLOC < 1024, "{pieces:?}");
