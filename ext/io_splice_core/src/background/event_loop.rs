@@ -232,6 +232,8 @@ struct Runner {
     unfinished: VecDeque<usize>,
     /// What there was no thread for.
     unplaced: Vec<(Arc<Pool>, Task)>,
+    /// What has ended since the last turn of all: it is told together, since each time a thread is woken.
+    ended: Vec<Ended>,
     stopping: bool,
 }
 
@@ -246,6 +248,7 @@ pub(super) fn start(event_loop: &Arc<EventLoop>, center: &Arc<Center>) -> Result
         ready: VecDeque::new(),
         unfinished: VecDeque::new(),
         unplaced: Vec::new(),
+        ended: Vec::new(),
         stopping: false,
     };
     thread::spawn(move || runner.run())
@@ -274,8 +277,10 @@ impl Runner {
             }
             let next = self.unfinished.pop_front();
             next.into_iter().for_each(|slot| self.turn(slot));
+            self.center.report(&mut self.ended);
         }
         self.close_inbox();
+        self.center.report(&mut self.ended);
     }
 
     fn wait(&self, events: &mut Vec<Event>) {
@@ -477,7 +482,7 @@ impl Runner {
         let Place::Here(transfer) = &self.slots[slot].place else { return };
         if !transfer.may_block_at_end() {
             let Place::Here(transfer) = self.vacate(slot) else { return };
-            return self.center.report(transfer.end(outcome, why));
+            return self.ended.push(transfer.end(outcome, why));
         }
         let by_itself = !matches!(outcome, Outcome::Cancelled | Outcome::Idle);
         let ending = (!by_itself).then(|| (outcome, Instant::now() + GRACE));
@@ -489,7 +494,7 @@ impl Runner {
     fn ended(&mut self, progress: &Progress, ended: Ended) {
         if let Some(slot) = self.slot_of(progress) {
             self.vacate(slot);
-            self.center.report(ended);
+            self.ended.push(ended);
         }
     }
 
@@ -571,7 +576,7 @@ impl Runner {
         self.vacate(slot);
         let (token, delivered) = (progress.token, progress.bytes().to_vec());
         let unread = Default::default();
-        self.center.report(Ended { token, outcome, why: None, delivered, unread, stuck: true });
+        self.ended.push(Ended { token, outcome, why: None, delivered, unread, stuck: true });
     }
 
     /// Nobody reads it any more.
@@ -583,7 +588,7 @@ impl Runner {
         };
         for message in messages {
             match message {
-                Message::Begin(transfer) => self.center.report(transfer.end(Outcome::Cancelled, None)),
+                Message::Begin(transfer) => self.ended.push(transfer.end(Outcome::Cancelled, None)),
                 Message::Waits(transfer) => self.come_back(transfer),
                 Message::Cancel(_) | Message::Ended(..) | Message::Stop => {}
             }

@@ -269,16 +269,22 @@ struct Counts {
 }
 
 impl Center {
-    fn report(&self, transfer: Ended) {
-        let count = match transfer.outcome {
-            Outcome::Done => &self.counts.done,
-            Outcome::Cancelled => &self.counts.cancelled,
-            _ => &self.counts.failed,
-        };
-        count.fetch_add(1, Relaxed);
+    fn report(&self, transfers: &mut Vec<Ended>) {
+        if transfers.is_empty() {
+            return;
+        }
+        for transfer in &*transfers {
+            let count = match transfer.outcome {
+                Outcome::Done => &self.counts.done,
+                Outcome::Cancelled => &self.counts.cancelled,
+                _ => &self.counts.failed,
+            };
+            count.fetch_add(1, Relaxed);
+        }
         let mut ended = locked(&self.ended);
-        ended.push(transfer);
-        if ended.len() == 1 {
+        let nobody_knows = ended.is_empty();
+        ended.append(transfers);
+        if nobody_knows {
             notify(&self.signal);
         }
     }
