@@ -61,12 +61,13 @@ class IO
         # What none of them has taken goes back into the source, if that can take it.
         def pass_on(src, name, most, buffer)
           before = @hand_over.taken.max
-          bytes = nil
+          bytes = passed_on = nil
           Thread.handle_interrupt(Object => :on_blocking) { bytes = read_from(src, name, most, buffer) }
-          bytes && write(bytes)
-        rescue Exception # rubocop:disable Lint/RescueException -- whatever it is, no byte may be lost
-          Copying.without_interrupts { unread(src, bytes.byteslice((@hand_over.taken.max - before)..)) if bytes }
-          raise
+          passed_on = bytes && write(bytes)
+        ensure # also when the thread is killed, and after a throw
+          if bytes && !passed_on
+            Copying.without_interrupts { unread(src, bytes.byteslice((@hand_over.taken.max - before)..)) }
+          end
         end
 
         def unread(src, rest)

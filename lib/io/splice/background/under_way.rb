@@ -3,16 +3,80 @@
 class IO
   module Splice
     module Copying
-      # The transfers of a background that are under way. One Ruby thread takes note of those that have ended, a second
-      # one calls their blocks. In a forked child it begins anew.
+      # Calls the blocks of transfers that have ended, one after another, in a Ruby thread.
+      # @private
+      class Teller
+        def initialize(&told)
+          @over = Thread::Queue.new
+          @told = told
+        end
+
+        def <<(transfer)
+          @over << transfer
+        end
+
+        def run
+          @thread = Copying.thread { tell } unless @thread&.alive?
+        end
+
+        # When it has told of what there is.
+        def stop = @over << nil
+
+        def current? = @thread.equal?(Thread.current)
+
+        private
+
+        def tell
+          while (transfer = @over.pop)
+            begin
+              transfer.tell
+            ensure
+              Copying.without_interrupts(&@told)
+            end
+          end
+        end
+      end
+
+      # How others wait for transfers that are under way.
+      # @private
+      module Waiting
+        # How soon a thread that waits notices that somebody has killed the one that it waits for, in seconds.
+        LOOK = 1
+
+        # Waits until all are over, and told of. A block cannot wait for others that come after it.
+        def wait_until_over(timeout)
+          wait_until(timeout, -> { @changed }) do
+            @teller.current? ? @transfers.empty? : @untold.zero?
+          end
+        end
+
+        # Waits for a signal, until a block says that it is enough; false after the timeout.
+        def wait_until(timeout, signal)
+          at = timeout && (now + timeout)
+          loop do
+            synchronize do
+              return true if yield
+
+              left = at && (at - now)
+              return false if left && left <= 0
+
+              signal.call.wait(@lock, [left, LOOK].compact.min)
+            end
+          end
+        end
+
+        private
+
+        def now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+      end
+
+      # The transfers of a background that are under way. One Ruby thread takes note of those that have ended, and
+      # the teller is told of them. In a forked child it begins anew.
       # @private
       class UnderWay
         # How long the threads stay when nothing is under way, in seconds: beside a second thread each call that may
         # block costs more, and to start one costs more than a short transfer.
         LINGER = 5
-        # How soon a thread that waits notices that somebody has killed the one that it waits for, in seconds.
-        LOOK = 1
-
         def initialize(threads)
           @threads = threads
           @lock = Thread::Mutex.new
@@ -38,11 +102,7 @@ class IO
         def take_over(transfer, ends, close, inputs)
           Thread.handle_interrupt(Object => :on_blocking) do
             engine, token = expect
-            begin
-              handle = yield engine, token
-            ensure
-              Copying.without_interrupts { synchronize { @untold -= 1 } } unless handle
-            end
+            handle = or_not { yield engine, token }
             Copying.without_interrupts do
               synchronize { note(transfer.begin(engine, handle, close ? [] : ends, inputs), token) }
               Copying.close_taken(transfer, ends) if close
@@ -51,39 +111,15 @@ class IO
           transfer
         end
 
-        # Waits until all are over, and told of. A block cannot wait for others that come after it.
-        def wait_until_over(timeout)
-          wait_until(timeout, -> { @changed }) do
-            @teller.equal?(Thread.current) ? @transfers.empty? : @untold.zero?
-          end
-        end
-
-        # Waits for a signal, until a block says that it is enough; false after the timeout.
-        def wait_until(timeout, signal)
-          at = timeout && (now + timeout)
-          loop do
-            synchronize do
-              return true if yield
-
-              left = at && (at - now)
-              return false if left && left <= 0
-
-              signal.call.wait(@lock, [left, LOOK].compact.min)
-            end
-          end
-        end
-
         private
-
-        def now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
 
         def start
           @engine = Engine.new(@threads)
           @transfers = {}
           @untold = 0 # those that are taken over or about to be, until their blocks have been called
           @token = 0
-          @reporter = @teller = nil
-          @over = Thread::Queue.new
+          @reporter = nil
+          @teller = Teller.new { told }
           @changed = Thread::ConditionVariable.new
         end
 
@@ -110,49 +146,38 @@ class IO
           @changed.broadcast
         end
 
+        # What was expected has not been taken over, if there is an exception.
+        def or_not
+          handle = yield
+        ensure
+          Copying.without_interrupts { told } unless handle
+        end
+
         def run_threads
-          @reporter = thread { report(@engine, @over) } unless @reporter&.alive?
-          @teller = thread { tell(@over) } unless @teller&.alive?
+          @reporter = Copying.thread { report(@engine, @teller) } unless @reporter&.alive?
+          @teller.run
         end
 
-        # It does not have the mask for interrupts of the thread that makes it: the end of the process is one too.
-        def thread(&work)
-          Thread.new { Thread.handle_interrupt(Object => :immediate, &work) }.tap do |thread|
-            thread.name = "io_splice"
-            thread.report_on_exception = false
-          end
-        end
-
-        def report(engine, over)
+        def report(engine, teller)
           loop do
             engine.wait_ended(LINGER)
             Copying.without_interrupts do
               ended = engine.take_ended
               @lock.synchronize do
-                finish(ended, over)
-                return over << nil if ended.empty? && @untold.zero?
+                finish(ended, teller)
+                return teller.stop if ended.empty? && @untold.zero?
               end
             end
           end
         end
 
-        def finish(ended, over)
+        def finish(ended, teller)
           ended.each do |token, *result|
             # It may have ended before {#take_over} has noted it.
             @changed.wait(@lock) until @transfers.key?(token)
-            over << @transfers.delete(token).tap { |transfer| transfer.finish(*result) }
+            teller << @transfers.delete(token).tap { |transfer| transfer.finish(*result) }
           end
           @changed.broadcast unless ended.empty?
-        end
-
-        def tell(over)
-          while (transfer = over.pop)
-            begin
-              transfer.tell
-            ensure
-              Copying.without_interrupts { told }
-            end
-          end
         end
 
         def told
@@ -164,6 +189,14 @@ class IO
       end
 
       module_function
+
+      # It does not have the mask for interrupts of the thread that makes it: the end of the process is one too.
+      def thread(&work)
+        Thread.new { Thread.handle_interrupt(Object => :immediate, &work) }.tap do |thread|
+          thread.name = "io_splice"
+          thread.report_on_exception = false
+        end
+      end
 
       def resolve_for_background(*ends)
         ends.each { |end_| check_descriptor(end_) }
