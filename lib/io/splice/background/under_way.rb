@@ -74,9 +74,12 @@ class IO
       # the teller is told of them. In a forked child it begins anew.
       # @private
       class UnderWay
+        include Waiting
+
         # How long the threads stay when nothing is under way, in seconds: beside a second thread each call that may
         # block costs more, and to start one costs more than a short transfer.
         LINGER = 5
+
         def initialize(threads)
           @threads = threads
           @lock = Thread::Mutex.new
