@@ -43,7 +43,7 @@ class IO
         # @param rate [Integer, nil] how many bytes a second at most, of each response
         # @yieldparam transfer [Transfer] when it has ended, also when it failed, in a thread of the background's
         # @yieldparam env [Hash] that of the request
-        # @return [Sendfile]
+        # @return [Sendfile] the middleware
         # @raise [TypeError] if an argument is of the wrong kind
         # @raise [ArgumentError] if `min_size` is negative, or one of the others is not positive
         def initialize(app, min_size: 65_536, idle_timeout: 60, rate: nil, &block)
