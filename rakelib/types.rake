@@ -3,6 +3,7 @@
 # Tests that do not run while each call is checked (see test/types/hooks.rb), and why. What starts other processes,
 # the programs of which are not checked, is left out as well.
 UNCHECKED_FILES = {
+  "background_process" => "other processes",
   "continuation" => "a continuation leaves and enters the checks again",
   "copy_interrupts" => "an exception may come between the end of a call and that of its check",
   "core_ext" => "other processes",
