@@ -92,9 +92,9 @@ end
 programs = CHOSEN.values.select(&:version).uniq(&:version)
 results = Results.new("background", options, programs.to_h { |peer| [peer.title, Bench.version(*peer.version)] })
 
-table = results.table("Transfers over many connections, #{options[:mib]} MiB over all", peers: TITLES,
-                                                                                        metrics: { speed: ["MB/s", "more", 0], cpu: ["CPU s per GiB", "less", 3] },
-                                                                                        chart: { kind: "lines", x: "connections" })
+metrics = { speed: ["MB/s", "more", 0], cpu: ["CPU s per GiB", "less", 3] }
+title = "Transfers over many connections, #{options[:mib]} MiB over all"
+table = results.table(title, peers: TITLES, metrics:, chart: { kind: "lines", x: "connections" })
 if table
   running(CHOSEN) do
     COUNTS.each do |count|
@@ -105,10 +105,10 @@ if table
   end
 end
 
+metrics = { median: ["us, the median", "less", 1], p99: ["us, 99 of 100", "less", 1],
+            cpu: ["us of CPU a trip", "less", 1] }
 table = results.table("Requests and responses of 100 bytes beside idle connections", peers: TITLES.slice(*MANY.keys),
-                                                                                     metrics: { median: ["us, the median", "less", 1], p99: ["us, 99 of 100", "less", 1],
-                                                                                                cpu: ["us of CPU a trip", "less", 1] },
-                                                                                     chart: { kind: "bars" })
+                                                                                     metrics:, chart: { kind: "bars" })
 if table
   running(MANY) do
     MANY.each_value { |peer| trips(peer, 0) }
@@ -120,16 +120,15 @@ if table
   end
 end
 
-table = results.table("Idle connections", peers: TITLES.slice(*MANY.keys),
-                                          metrics: { memory: ["KiB each", "less", 2], threads: ["threads", "less", 0] },
-                                          chart: { kind: "bars" },
-                                          about: ["memory: the process's own, its share of what it shares with others; not the kernel's"])
+about = ["memory: the process's own, its share of what it shares with others; not the kernel's"]
+metrics = { memory: ["KiB each", "less", 2], threads: ["threads", "less", 0] }
+table = results.table("Idle connections", peers: TITLES.slice(*MANY.keys), metrics:, chart: { kind: "bars" }, about:)
 table&.add("#{IDLE} connections", in_turns(MANY) { |peer| idle(peer) }, goals: [Goal.new(metric: :memory, most: 1.0)])
 
-table = results.table("Short connections", peers: { **TITLES, ruby: "Ruby's accept, connect, close" },
-                                           metrics: { rate: ["connections a s", "more", 0], cpu: ["us of CPU each", "less", 1] },
-                                           chart: { kind: "bars" },
-                                           about: ["the last one passes nothing on: it is the part of the first that is Ruby's own"])
+about = ["the last one passes nothing on: it is the part of the first that is Ruby's own"]
+metrics = { rate: ["connections a s", "more", 0], cpu: ["us of CPU each", "less", 1] }
+table = results.table("Short connections", peers: { **TITLES, ruby: "Ruby's accept, connect, close" }, metrics:,
+                                           chart: { kind: "bars" }, about:)
 if table
   ruby = Peer.new("Ruby's own part", ruby("nothing"))
   ruby.run
