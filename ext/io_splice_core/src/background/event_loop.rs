@@ -545,7 +545,8 @@ impl Runner {
             match &self.slots[slot].place {
                 Place::Free => {}
                 Place::Here(transfer) => {
-                    if transfer.is_throttled() {
+                    // What has its turn to come waits for this thread, and not for its ends.
+                    if transfer.is_throttled() || transfer.is_queued {
                         transfer.progress.touch();
                     }
                     let (resumes, is_idle) =
