@@ -36,8 +36,6 @@ class Signatures
   private_constant :MARKS
 
   def names_of(member)
-    return [] if member.respond_to?(:name) && member.name == :initialize # it is private
-
     case member
     when RBS::AST::Members::MethodDefinition, RBS::AST::Members::AttrReader
       MARKS.fetch(member.kind).map { |mark| "#{mark}#{member.name}" }
