@@ -260,6 +260,32 @@ class TestCopyObjects < Minitest::Test
     end
   end
 
+  {
+    "a_kill" => ->(source, target) { [Thread.new { IO::Splice.copy_stream(source, target) }, :kill.to_proc] },
+    "an_exception" => lambda do |source, target|
+      [Thread.new { IO::Splice.copy_stream(source, target) }, ->(thread) { thread.raise(Interrupted) }]
+    end,
+    # Before Ruby 3.4 it is a throw that ends the block of a Timeout without a class.
+    "a_timeout" => lambda do |source, target|
+      [Thread.new { Timeout.timeout(0.2) { IO::Splice.copy_stream(source, target) } }, ->(_) {}]
+    end,
+  }.each do |name, begin_copy|
+    define_method("test_after_#{name}_an_object_has_what_was_not_delivered") do
+      source = StringIO.new(pattern(1_000_000))
+      reader, writer = IO.pipe
+      copying, stop = begin_copy.call(source, writer)
+      guarded { sleep 0.005 until copying.stop? }
+      stop.call(copying)
+      guarded do
+        copying.join
+      rescue Interrupted, Timeout::Error
+        nil
+      end
+      writer.close
+      assert_equal pattern(1_000_000), reader.read.b + source.read
+    end
+  end
+
   def test_an_exception_from_the_block_stops_a_copy_with_objects
     target = StringIO.new
     source = StringIO.new(pattern(3_000_000))
