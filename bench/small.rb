@@ -212,7 +212,8 @@ class Many
 
   def means(peer)
     rounds = @copies.map { |copy| copy.row.rounds[peer][:time] }.transpose
-    rounds.map { |times| Math.exp(times.sum { |time| Math.log(time) } / times.size) }
+    # A copy of nothing may cost less than the clock is off.
+    rounds.map { |times| Math.exp(times.sum { |time| Math.log([time, 0.01].max) } / times.size) }
   end
 
   def goal(most) = most && Goal.new(metric: :time, beside: :ruby, most:)
