@@ -142,8 +142,15 @@ impl Engine {
             Ok([plan(ways[0])?, plan(ways[1])?])
         })?;
         let mut relay = Relay::new(plans, [timeouts(a_in, b_out)?, timeouts(b_in, a_out)?], None);
-        relay.prepend(Direction::AToB, take_read_ahead(ruby, a_in, u64::MAX)?);
-        relay.prepend(Direction::BToA, take_read_ahead(ruby, b_in, u64::MAX)?);
+        let there = take_read_ahead(ruby, a_in, u64::MAX)?;
+        match take_read_ahead(ruby, b_in, u64::MAX) {
+            Ok(back) => relay.prepend(Direction::BToA, back),
+            Err(error) => {
+                a_in.unread(there);
+                return Err(error);
+            }
+        }
+        relay.prepend(Direction::AToB, there);
         engine.submit(ruby, relay::NAME, args, terms.job(Work::Relay(relay), fds), &[a_in, b_in])
     }
 
