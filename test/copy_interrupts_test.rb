@@ -281,7 +281,7 @@ class TestCopyInterrupts < Minitest::Test
 
   def test_a_copy_whose_reader_has_gone_leaves_nothing_to_the_next_one
     PAIRS.each do |from, to|
-      20.times do
+      outcomes = Array.new(20) do
         source, writer = pair(from)
         out, target = pair(to)
         fill_up(target)
@@ -289,11 +289,21 @@ class TestCopyInterrupts < Minitest::Test
         writer.close
         copy = until_taken(source, thread { IO::Splice.copy_stream(source, target) })
         out.close
-        assert_raises(Errno::EPIPE, Errno::ECONNRESET) { thread_value(copy) }
+        outcome = begin
+          thread_value(copy)
+        rescue Errno::EPIPE, Errno::ECONNRESET => e
+          e.class
+        end
         assert_next_copy_is_clean(from, to)
-        assert_equal "foreign" * 1000, source.read
+        back = source.read
         [source, target].each(&:close)
+        # A TCP connection may have found more room meanwhile, even for all of it.
+        assert_equal ("foreign" * 1000).byteslice(7000 - back.bytesize, 7000), back
+        assert_equal [7000, Errno::EPIPE], [back.bytesize, outcome] unless to == :tcp
+        assert_empty back if outcome == 7000
+        outcome
       end
+      refute_equal [7000], outcomes.uniq
     end
   end
 
