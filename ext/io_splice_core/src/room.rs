@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 use std::os::fd::BorrowedFd;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, Result};
 use rustix::ioctl::{Getter, Opcode, ioctl};
 use rustix::net::sockopt::socket_send_buffer_size;
 
@@ -22,10 +22,20 @@ pub(crate) fn room(output: BorrowedFd<'_>) -> Option<usize> {
         Err(Errno::NOTSOCK) => return None,
         size => size.unwrap_or_default(),
     };
-    // SAFETY: of a socket it writes one int.
-    let unsent = unsafe { ioctl(output, Getter::<SIOCOUTQ, c_int>::new()) };
-    let Ok(unsent) = unsent.map(|unsent| unsent as usize) else { return Some(1) };
+    let Ok(unsent) = unsent(output) else { return Some(1) };
     let room = size.saturating_sub(unsent);
     // A TCP socket is writable with half as much room as is in use, others with more.
     Some(if room < unsent / 2 { 0 } else { room.max(1) })
+}
+
+/// How many bytes a socket holds that its peer has not got: TCP's has not acknowledged them.
+///
+/// # References
+///  - [Linux]
+///
+/// [Linux]: https://man7.org/linux/man-pages/man7/tcp.7.html
+pub(crate) fn unsent(socket: BorrowedFd<'_>) -> Result<usize> {
+    // SAFETY: of a socket it writes one int.
+    let unsent = unsafe { ioctl(socket, Getter::<SIOCOUTQ, c_int>::new()) };
+    unsent.map(|unsent| unsent as usize)
 }

@@ -38,9 +38,10 @@ class IO
     # **Ownership.** With `close: true`, the default, the ends belong to the transfer. What Ruby has read ahead of them
     # is sent first, and what Ruby has still to write is written. The IO objects are closed when the call returns; one
     # made by `IO.popen` is closed when the transfer has ended, because its close waits for the process. The connections
-    # themselves are closed when the transfer has ended. With `close: false` the ends stay the caller's, who must leave
-    # them alone until then; afterwards they are positioned right after the last byte that was moved. When a call
-    # raises, nothing has been taken over or closed.
+    # themselves are closed when the transfer has ended. A TCP connection stays open until its peer has everything, or
+    # has taken nothing for 30 seconds: if the peer sent something to a closed connection, it would lose the rest. With
+    # `close: false` the ends stay the caller's, who must leave them alone until then; afterwards they are positioned
+    # right after the last byte that was moved. When a call raises, nothing has been taken over or closed.
     #
     # **A block** is called once with the {Transfer} when it has ended, also when it has failed. Blocks run one after
     # another in a Ruby thread of the background's own. An exception in a block is reported to standard error, as the

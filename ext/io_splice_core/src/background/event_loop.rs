@@ -9,6 +9,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::{Errno, Result, read};
 
+use super::lingering::Lingering;
 use super::pool::{Pool, Task};
 use super::transfer::{ASK_ANEW, End, INPUT, OUTPUT, Pace, Progress, REGISTERED, Sides, Transfer};
 use super::{Center, Ended, Outcome, locked, new_eventfd, notify, thread};
@@ -55,7 +56,7 @@ pub(super) enum Message {
     /// A thread of a pool has run this as far as it goes, and it waits.
     Waits(Box<Transfer>),
     /// A thread of a pool has ended this.
-    Ended(Arc<Progress>, Box<Ended>),
+    Ended(Arc<Progress>, Box<(Ended, Vec<Lingering>)>),
     /// End all.
     Stop,
 }
@@ -210,6 +211,8 @@ enum Place {
     Here(Box<Transfer>),
     /// With a pool of threads.
     Away(Box<Away>),
+    /// It has ended, and what is there is a connection of its own.
+    Lingers(Box<Lingering>),
 }
 
 struct Away {
@@ -326,7 +329,7 @@ impl Runner {
                 Message::Begin(transfer) => self.begin(transfer),
                 Message::Cancel(progress) => self.cancel(&progress, Outcome::Cancelled),
                 Message::Waits(transfer) => self.come_back(transfer),
-                Message::Ended(progress, ended) => self.ended(&progress, *ended),
+                Message::Ended(progress, over) => self.ended(&progress, *over),
                 Message::Stop => self.stop(),
             }
         }
@@ -338,11 +341,15 @@ impl Runner {
         self.slots.get(key.slot).filter(|slot| slot.generation == key.generation).map(|_| key.slot)
     }
 
-    fn begin(&mut self, transfer: Box<Transfer>) {
-        let slot = self.free.pop().unwrap_or_else(|| {
+    fn free_slot(&mut self) -> usize {
+        self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, armed: None, place: Place::Free });
             self.slots.len() - 1
-        });
+        })
+    }
+
+    fn begin(&mut self, transfer: Box<Transfer>) {
+        let slot = self.free_slot();
         let key = Key { slot, generation: self.slots[slot].generation, end: 0 };
         transfer.progress.key.store(key.pack(), Relaxed);
         self.slots[slot].place = Place::Here(transfer);
@@ -451,7 +458,7 @@ impl Runner {
     fn cancel(&mut self, progress: &Arc<Progress>, outcome: Outcome) {
         let Some(slot) = self.slot_of(progress) else { return };
         match &mut self.slots[slot].place {
-            Place::Free => {}
+            Place::Free | Place::Lingers(_) => {}
             Place::Here(_) => self.end(slot, outcome),
             Place::Away(away) => {
                 away.progress.is_cancelled.store(true, SeqCst);
@@ -464,7 +471,7 @@ impl Runner {
     fn stop(&mut self) {
         self.stopping = true;
         let all = self.slots.iter().filter_map(|slot| match &slot.place {
-            Place::Free => None,
+            Place::Free | Place::Lingers(_) => None,
             Place::Here(transfer) => Some(transfer.progress.clone()),
             Place::Away(away) => Some(away.progress.clone()),
         });
@@ -482,7 +489,7 @@ impl Runner {
         let Place::Here(transfer) = &self.slots[slot].place else { return };
         if !transfer.may_block_at_end() {
             let Place::Here(transfer) = self.vacate(slot) else { return };
-            return self.ended.push(transfer.end(outcome, why));
+            return self.over(transfer.end(outcome, why));
         }
         let by_itself = !matches!(outcome, Outcome::Cancelled | Outcome::Idle);
         let ending = (!by_itself).then(|| (outcome, Instant::now() + GRACE));
@@ -491,20 +498,42 @@ impl Runner {
         self.arm(slot);
     }
 
-    fn ended(&mut self, progress: &Progress, ended: Ended) {
+    fn ended(&mut self, progress: &Progress, over: (Ended, Vec<Lingering>)) {
         if let Some(slot) = self.slot_of(progress) {
             self.vacate(slot);
-            self.ended.push(ended);
+            self.over(over);
         }
     }
 
-    /// Makes a slot free for another transfer.
+    fn over(&mut self, (ended, lingering): (Ended, Vec<Lingering>)) {
+        self.ended.push(ended);
+        self.linger(lingering);
+    }
+
+    fn linger(&mut self, connections: impl IntoIterator<Item = Lingering>) {
+        for connection in connections {
+            let slot = self.free_slot();
+            self.slots[slot].place = Place::Lingers(Box::new(connection));
+            self.arm(slot);
+        }
+    }
+
+    fn look_at(&mut self, slot: usize, now: Instant) {
+        let Place::Lingers(connection) = self.release(slot) else { return };
+        self.linger(connection.look(now));
+    }
+
+    /// Takes a transfer out of its slot, which is free for another then.
     fn vacate(&mut self, slot: usize) -> Place {
+        self.event_loop.load.fetch_sub(1, Relaxed);
+        self.release(slot)
+    }
+
+    fn release(&mut self, slot: usize) -> Place {
         self.disarm(slot);
         let free = &mut self.slots[slot];
         free.generation = (free.generation + 1) % (1 << GENERATION_BITS);
         self.free.push(slot);
-        self.event_loop.load.fetch_sub(1, Relaxed);
         std::mem::replace(&mut free.place, Place::Free)
     }
 
@@ -514,6 +543,7 @@ impl Runner {
             Place::Free => None,
             Place::Here(transfer) => transfer.resume_at.into_iter().chain(transfer.progress.idle_at()).min(),
             Place::Away(away) => away.ending.map_or_else(|| away.progress.idle_at(), |(_, at)| Some(at)),
+            Place::Lingers(connection) => Some(connection.look_at),
         };
         let Some(due) = due else { return };
         if self.slots[slot].armed.is_none_or(|armed| due < armed) {
@@ -567,6 +597,7 @@ impl Runner {
                         _ => self.arm(slot),
                     }
                 }
+                Place::Lingers(_) => self.look_at(slot, now),
             }
         }
     }
@@ -589,7 +620,7 @@ impl Runner {
         };
         for message in messages {
             match message {
-                Message::Begin(transfer) => self.ended.push(transfer.end(Outcome::Cancelled, None)),
+                Message::Begin(transfer) => self.ended.push(transfer.end(Outcome::Cancelled, None).0),
                 Message::Waits(transfer) => self.come_back(transfer),
                 Message::Cancel(_) | Message::Ended(..) | Message::Stop => {}
             }
@@ -620,9 +651,9 @@ fn run_away(mut transfer: Box<Transfer>, center: &Arc<Center>) {
 /// Ends a transfer on a thread of a pool.
 fn end_away(transfer: Box<Transfer>, outcome: Outcome, why: Option<&'static str>) {
     let progress = transfer.progress.clone();
-    let ended = Box::new(transfer.end(outcome, why));
+    let over = Box::new(transfer.end(outcome, why));
     let event_loop = progress.event_loop.clone();
-    let _ = event_loop.send(Message::Ended(progress, ended));
+    let _ = event_loop.send(Message::Ended(progress, over));
 }
 
 /// Gives a transfer back to its event loop. One that has ended has given it up.

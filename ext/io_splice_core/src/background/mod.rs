@@ -14,6 +14,7 @@
 //! Nothing here outlives fork(2): all descriptors are [`PrivateFd`]s, and in a child there is neither thread nor lock.
 
 mod event_loop;
+mod lingering;
 mod pool;
 mod thread;
 mod transfer;
@@ -83,7 +84,8 @@ pub enum Outcome {
     Panicked,
 }
 
-/// A transfer that has ended. Its descriptors are closed.
+/// A transfer that has ended. Its descriptors are closed, but for those of TCP connections whose peers have not got everything
+/// yet: each is closed when that has come about, or does not go on.
 #[derive(Debug)]
 pub struct Ended {
     /// As it was given to [`Engine::submit`].

@@ -13,6 +13,7 @@ use rustix::net::SocketType;
 use rustix::net::sockopt::{socket_linger, socket_type};
 
 use super::event_loop::EventLoop;
+use super::lingering::Lingering;
 use super::pool::{Pool, Pools};
 use super::{Ended, Job, Outcome, Work};
 use crate::copy::{
@@ -281,12 +282,16 @@ impl Transfer {
     }
 
     fn close(&mut self, end: usize) {
+        drop(self.take(end));
+    }
+
+    fn take(&mut self, end: usize) -> Option<PrivateFd> {
         let end = &mut self.ends[end];
         if let (Some(fd), true) = (&end.fd, end.watched.get() & REGISTERED != 0) {
             // Else epoll would know it as long as the file is open somewhere.
             self.progress.event_loop.forget(fd.as_fd());
         }
-        end.fd = None;
+        end.fd.take()
     }
 
     /// Whether to end it may block.
@@ -303,8 +308,9 @@ impl Transfer {
         }
     }
 
-    /// Ends it: what is held goes as far as it goes at once, the rest goes back, and everything is closed.
-    pub fn end(mut self: Box<Self>, outcome: Outcome, why: Option<&'static str>) -> Ended {
+    /// Ends it: what is held goes as far as it goes at once, the rest goes back, and everything is closed, but for the
+    /// connections that are returned.
+    pub fn end(mut self: Box<Self>, outcome: Outcome, why: Option<&'static str>) -> (Ended, Vec<Lingering>) {
         let mut unread = [Vec::new(), Vec::new()];
         // After a panic nobody knows what is held.
         if !matches!(outcome, Outcome::Done | Outcome::Panicked) {
@@ -312,9 +318,17 @@ impl Transfer {
             unread = aborted.ok().filter(|_| self.keep).unwrap_or_default();
         }
         self.progress.set(self.work.bytes());
+        let lingering = if outcome == Outcome::Done && !self.keep { self.linger() } else { Vec::new() };
         (0..self.ends.len()).for_each(|end| self.close(end));
         let delivered = self.work.delivered();
-        Ended { token: self.progress.token, outcome, why, delivered, unread, stuck: false }
+        (Ended { token: self.progress.token, outcome, why, delivered, unread, stuck: false }, lingering)
+    }
+
+    /// Takes those of the outputs whose peers have not got everything and may still send. Those of a relay have told that
+    /// they will not.
+    fn linger(&mut self) -> Vec<Lingering> {
+        let outputs = if matches!(self.work, Work::Relay(_)) { 0..0 } else { 1..self.ends.len() };
+        outputs.filter_map(|end| self.take(end)).filter_map(Lingering::new).collect()
     }
 
     fn abort(&mut self) -> [Vec<u8>; 2] {

@@ -9,11 +9,11 @@ use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
 use crate::support::*;
-use io_splice_core::background::{Engine, Outcome, Stats, Work};
+use io_splice_core::background::{Engine, Job, Outcome, Stats, Work};
 use io_splice_core::copy::{Direction, Pause, RelayPause, TeeStreamPause};
-use io_splice_core::{Errno, Side, wait_until_ready};
+use io_splice_core::{Errno, PrivateFd, Side, wait_until_ready};
 use rustix::net::sockopt::set_socket_linger;
-use rustix::net::{SendFlags, Shutdown, send, shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 const OUTPUTS: [Kind; 5] = [Kind::File, Kind::Append, Kind::Pipe, Kind::Unix, Kind::Tcp];
 const STREAMS: [Kind; 2] = [Kind::Unix, Kind::Tcp];
@@ -539,6 +539,48 @@ fn a_panic_ends_one_transfer_and_no_other() {
     assert_eq!(ended(&engine).outcome, Outcome::Panicked);
     client.says(b"hello");
     server.hears(b"hello");
+}
+
+/// A peer that sends what nobody reads, before the end of a copy to it and after.
+fn hears_all_though_it_sends(job: impl Fn(PrivateFd) -> Job, bytes: &[u8]) {
+    let engine = engine();
+    let (connection, mut peer) = connection(Kind::Tcp);
+    peer.says(b"before");
+    let handle = begin(&engine, job(given(connection)), 1);
+    let (mut heard, mut part) = (Vec::new(), vec![0; 64 << 10]);
+    let mut moved = u64::MAX;
+    while engine.stats().done == 0 {
+        // It reads no more than it must, so that much is on its way at the end.
+        sleep(Duration::from_millis(20));
+        if std::mem::replace(&mut moved, handle.bytes()[0]) == handle.bytes()[0] {
+            let count = peer.0.read(&mut part).unwrap();
+            heard.extend(&part[..count]);
+        }
+    }
+    assert_eq!(done(&engine)[0], bytes.len() as u64);
+    peer.says(b"after");
+    sleep(Duration::from_millis(50));
+    while heard.len() < bytes.len() {
+        let count = guarded(|| peer.0.read(&mut part)).unwrap();
+        assert_ne!(count, 0);
+        heard.extend(&part[..count]);
+    }
+    assert_same(&heard, bytes, "heard");
+    // Now it is closed, and tells so of what it has not read.
+    eventually(|| !matches!(recv(&peer.0, &mut [0; 1][..], RecvFlags::DONTWAIT), Err(Errno::AGAIN)));
+}
+
+#[test]
+fn a_peer_that_sends_meanwhile_gets_the_end_of_a_copy_too() {
+    let bytes = pattern(3_000_000);
+    hears_all_though_it_sends(|output| copy_job(given(file(bytes)), output), bytes);
+    hears_all_though_it_sends(
+        |output| {
+            let other = given(file(b""));
+            tee_job(given(file(bytes)), vec![output, other])
+        },
+        bytes,
+    );
 }
 
 #[test]

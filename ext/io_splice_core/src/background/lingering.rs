@@ -1,0 +1,63 @@
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+use rustix::net::ipproto;
+use rustix::net::sockopt::{socket_linger, socket_protocol};
+
+use crate::private_fd::PrivateFd;
+use crate::ready::events;
+use crate::room::unsent;
+
+/// How long a peer may take nothing before the kernel is left alone with the rest.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The first and the longest time until the next look.
+const LOOKS: [Duration; 2] = [Duration::from_millis(1), Duration::from_secs(1)];
+
+/// A TCP connection that a transfer has written to and is to close, until its peer has acknowledged everything. If a peer
+/// sends anything to a connection that is closed, or has sent what nobody has read, the kernel resets it, and what was not
+/// delivered by then is lost.
+///
+/// It is not shut down meanwhile, and nothing is read: others may have descriptors of the same connection.
+///
+/// # References
+///  - [RFC 2525, 2.17]
+///
+/// [RFC 2525, 2.17]: https://datatracker.ietf.org/doc/html/rfc2525#section-2.17
+#[derive(Debug)]
+pub(super) struct Lingering {
+    connection: PrivateFd,
+    unsent: usize,
+    began: Instant,
+    moved_at: Instant,
+    /// When to look again.
+    pub look_at: Instant,
+}
+
+impl Lingering {
+    /// `None`: it can be closed at once, and is. So is one that has `SO_LINGER`, which says what is wanted.
+    pub fn new(connection: PrivateFd) -> Option<Self> {
+        let is_tcp = socket_protocol(&connection) == Ok(Some(ipproto::TCP));
+        if !is_tcp || socket_linger(&connection) != Ok(None) {
+            return None;
+        }
+        let now = Instant::now();
+        let new = Self { connection, unsent: usize::MAX, began: now, moved_at: now, look_at: now };
+        new.look(now)
+    }
+
+    /// `None`: it is over.
+    pub fn look(mut self, now: Instant) -> Option<Self> {
+        let fd = self.connection.as_fd();
+        let unsent = unsent(fd).ok().filter(|unsent| *unsent > 0)?;
+        if events(fd, PollFlags::empty()) != Ok(PollFlags::empty()) {
+            return None;
+        }
+        if unsent < self.unsent {
+            self.moved_at = now;
+        }
+        self.unsent = unsent;
+        self.look_at = now + ((now - self.began) / 8).clamp(LOOKS[0], LOOKS[1]);
+        (now - self.moved_at < PATIENCE).then_some(self)
+    }
+}
