@@ -392,7 +392,9 @@ class IO
 end
 
 require_relative "splice/copying"
+require_relative "splice/tls"
 require_relative "splice/copy_stream"
 require_relative "splice/relay"
+require_relative "splice/relay_tls"
 require_relative "splice/tee_stream"
 require_relative "splice/background"

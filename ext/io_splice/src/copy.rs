@@ -112,6 +112,7 @@ pub fn hints(ruby: &Ruby, input: End, output: End, offset: Option<u64>, to_size:
         likely_file_out: output.is_file(ruby),
         can_unread: input.is_io(),
         to_size,
+        tls_in: input.is_tls(),
     }
 }
 

@@ -1,10 +1,10 @@
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use io_splice_core::{Errno, Side};
+use io_splice_core::{Errno, Side, kernel_tls};
 use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::value::ReprValue;
-use magnus::{Error, Ruby, TryConvert, Value};
+use magnus::{Error, Module, RModule, Ruby, TryConvert, Value};
 use rb_sys::VALUE;
 
 use crate::opened::Opened;
@@ -29,6 +29,8 @@ enum Buffers {
 pub struct End {
     kind: Kind,
     side: Side,
+    /// It is a socket for which the kernel encrypts, and nothing may go to it, or come from it, if it does not.
+    is_tls: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -42,21 +44,25 @@ enum Kind {
 impl End {
     /// Takes an Integer, an IO, a file that the copy has opened, or what `to_io` makes an IO of.
     pub fn new(ruby: &Ruby, value: Value, side: Side) -> Result<Self, Error> {
+        let mut is_tls = false;
         let kind = if is_integer(value) {
             Kind::Number(number::descriptor(ruby, value)?)
         } else if is_io(value) {
             Kind::Io(value.as_raw())
         } else if let Some(opened) = Opened::from_value(ruby, value) {
             Kind::Opened(opened.fileno())
+        } else if once(ruby, || encrypts(value))? {
+            is_tls = true;
+            Kind::Io(once(ruby, || tls_socket(ruby, value, side))?)
         } else {
-            Kind::Io(once(ruby, || to_io(ruby, value))?)
+            Kind::Io(once(ruby, || to_io(value))?)
         };
-        Ok(Self { kind, side })
+        Ok(Self { kind, side, is_tls })
     }
 
     /// Takes an IO, whatever it is open for.
     pub fn of_io(io: Value) -> Self {
-        Self { kind: Kind::Io(io.as_raw()), side: Side::Input }
+        Self { kind: Kind::Io(io.as_raw()), side: Side::Input, is_tls: false }
     }
 
     /// Whether it takes Ruby code (`to_io`) to make an end of that.
@@ -66,6 +72,20 @@ impl End {
 
     pub fn side(self) -> Side {
         self.side
+    }
+
+    /// Whether the kernel encrypts what goes through it.
+    pub fn is_tls(self) -> bool {
+        self.is_tls
+    }
+
+    /// Raises if its descriptor is not what it was when it was given.
+    pub fn check_tls(&self, call: &str, fd: BorrowedFd<'_>) -> Result<(), Error> {
+        if self.is_tls && !kernel_tls(fd)[self.side as usize] {
+            let why = "the kernel does not encrypt for this socket any more: it was reopened";
+            return Err(error::errno(Errno::BADF, call, Some(why)));
+        }
+        Ok(())
     }
 
     /// Whether there is still something in Ruby's read buffer.
@@ -315,23 +335,32 @@ pub fn descriptor_of<'end>(call: &str, end: &'end End) -> Result<BorrowedFd<'end
     borrow(call, end, fd)
 }
 
-fn borrow<'end>(call: &str, _end: &'end End, fd: RawFd) -> Result<BorrowedFd<'end>, Error> {
+fn borrow<'end>(call: &str, end: &'end End, fd: RawFd) -> Result<BorrowedFd<'end>, Error> {
     if fd < 0 {
         return Err(error::errno(Errno::BADF, call, Some(&format!("{fd} is not a file descriptor"))));
     }
     // SAFETY: a number that is not negative, of an end that is borrowed as long. That it is open the kernel checks; for how
     // long it stays open, see `descriptors`.
-    Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    end.check_tls(call, fd)?;
+    Ok(fd)
 }
 
 fn is_integer(value: Value) -> bool {
     magnus::value::Fixnum::from_value(value).is_some() || magnus::RBignum::from_value(value).is_some()
 }
 
-fn to_io(ruby: &Ruby, value: Value) -> Result<VALUE, Error> {
-    // What TLS encrypts, its `to_io` would let leave in the clear. Every such socket, also
-    // behind a Delegator, knows its peer's certificate.
-    if value.respond_to("peer_cert", false)? || value.respond_to("peercert", false)? {
+/// Whether it is a TLS socket of any kind, the `to_io` of which would let bytes leave in the clear. Each of them, also behind
+/// a Delegator, knows its peer's certificate.
+fn encrypts(value: Value) -> Result<bool, Error> {
+    Ok(value.respond_to("peer_cert", false)? || value.respond_to("peercert", false)?)
+}
+
+/// The socket below, if the kernel encrypts for it on this side, and nothing waits in the library.
+fn tls_socket(ruby: &Ruby, value: Value, side: Side) -> Result<VALUE, Error> {
+    let copying = ruby.class_io().const_get::<_, RModule>("Splice")?.const_get::<_, RModule>("Copying")?;
+    let io: Value = copying.funcall("tls_socket", (value, side == Side::Output))?;
+    if !is_io(io) {
         // SAFETY: the name is copied at once, while `value` is alive.
         let class = unsafe { value.classname() }.into_owned();
         return Err(error::wrong_type(
@@ -339,6 +368,10 @@ fn to_io(ruby: &Ruby, value: Value) -> Result<VALUE, Error> {
             format!("a {class} encrypts what goes through it: the kernel would move the bytes unencrypted"),
         ));
     }
+    Ok(io.as_raw())
+}
+
+fn to_io(value: Value) -> Result<VALUE, Error> {
     // SAFETY: it raises what it has against `value`; the name and the method end in NUL.
     protect(|| unsafe {
         rb_sys::rb_convert_type(value.as_raw(), rb_sys::RUBY_T_FILE as _, c"IO".as_ptr(), c"to_io".as_ptr())

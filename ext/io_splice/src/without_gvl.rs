@@ -85,6 +85,7 @@ fn use_ends<'fd>(
         Some(fd) => fd,
         None => descriptor_of(call, end)?,
     };
+    end.check_tls(call, fd)?;
     let io = end
         .ruby_io()
         .filter(|io| !gvl::alone() && !ends[..fds.len()].iter().any(|other| other.ruby_io() == Some(*io)));
@@ -134,7 +135,18 @@ pub struct GvlFreeHost {
 
 impl GvlFreeHost {
     pub fn new() -> Self {
-        Self { thread: CurrentThread::new(), scheduled: gvl::scheduled(), awaited: Vec::new(), timeout: None }
+        Self { scheduled: gvl::scheduled(), ..Self::never_waiting() }
+    }
+
+    /// One that leaves each wait to the caller.
+    pub fn never_waiting() -> Self {
+        Self { thread: CurrentThread::new(), scheduled: true, awaited: Vec::new(), timeout: None }
+    }
+
+    /// What the caller is to wait for: either side, and for how long.
+    pub fn awaited(&self) -> ([bool; 2], Option<Duration>) {
+        let awaits = |side| self.awaited.iter().any(|(awaited, _)| *awaited == side);
+        ([awaits(Side::Input), awaits(Side::Output)], self.timeout)
     }
 }
 

@@ -39,6 +39,7 @@ mod splice_now;
 mod splice_reserved;
 mod tee;
 mod terminal;
+mod tls;
 mod vmsplice;
 mod write;
 
@@ -61,6 +62,7 @@ pub use splice::splice;
 pub use splice_now::splice_now;
 pub use splice_reserved::Reserved;
 pub use tee::tee;
+pub use tls::kernel_tls;
 pub use vmsplice::{accepts_pages, vmsplice_pages, write_snapshot};
 pub use write::write_now;
 

@@ -54,7 +54,8 @@ class IO
     # @see https://man7.org/linux/man-pages/man2/sendfile.2.html sendfile(2)
     # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
     def self.copy_stream(src, dst, len = nil, src_offset = nil, &)
-      copied = Copying.copy(src, dst, len, src_offset, &)
+      tls = Copying.tls?(src) || Copying.tls?(dst)
+      copied = Copying.__send__(tls ? :copy_tls : :copy, src, dst, len, src_offset, &)
       raise EOFError, "end of file reached after #{copied} of #{len} bytes" if len && copied < len
 
       copied

@@ -70,6 +70,8 @@ class IO
     # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
     # @see https://man7.org/linux/man-pages/man2/shutdown.2.html shutdown(2)
     def self.relay(a, b, idle_timeout: nil)
+      return Copying::TLSRelay.new(a, b, idle_timeout).run if [a, b].flatten(1).any? { |end_| Copying.tls?(end_) }
+
       (a_in, a_out), (b_in, b_out) = [a, b].map { |side| Copying.pair(side) }
       Copying.relay_between(a_in, b_out, b_in, a_out, idle_timeout) do |direction|
         Copying.pass_on_end([b_out, a_out][direction])
@@ -91,7 +93,7 @@ class IO
 
       # What an object does in methods of its own (it may encrypt), a relay would go around.
       def check_end(end_)
-        return if descriptor?(end_) || !can?(end_, :to_io)
+        return if descriptor?(end_) || tls?(end_) || !can?(end_, :to_io)
 
         raise TypeError, "#{kind(end_)} has methods of its own to read and write, which a relay does not use: " \
                          "give it what to_io says, if it may go around them"

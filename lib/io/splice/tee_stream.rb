@@ -150,7 +150,8 @@ class IO
       # @return [Integer] the bytes copied, which may be fewer than `len`
       def tee(src, dsts, len, &progress)
         check_copy(len, nil)
-        tee_any(dsts, resolve(src, *dsts), src, len, nil, &progress)
+        ends = resolve(src, *dsts).zip([src, *dsts]).map { |end_, given| end_ || (given if kernel_writes?(given)) }
+        tee_any(dsts, ends, src, len, nil, &progress)
       end
 
       def tee_any(dsts, ends, src, len, src_offset, &progress)

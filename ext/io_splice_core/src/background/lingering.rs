@@ -2,12 +2,14 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
+use rustix::io::Errno;
 use rustix::net::ipproto;
 use rustix::net::sockopt::{socket_linger, socket_protocol};
 
 use crate::private_fd::PrivateFd;
 use crate::ready::events;
 use crate::room::unsent;
+use crate::tls::{kernel_tls, send_close_notify};
 
 /// How long a peer may take nothing before the kernel is left alone with the rest.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -18,7 +20,8 @@ const LOOKS: [Duration; 2] = [Duration::from_millis(1), Duration::from_secs(1)];
 /// sends anything to a connection that is closed, or has sent what nobody has read, the kernel resets it, and what was not
 /// delivered by then is lost.
 ///
-/// It is not shut down meanwhile, and nothing is read: others may have descriptors of the same connection.
+/// It is not shut down meanwhile, and nothing is read: others may have descriptors of the same connection. Where the kernel
+/// encrypts, the peer is told by a close_notify that it has everything, as soon as there is room for that.
 ///
 /// # References
 ///  - [RFC 2525, 2.17]
@@ -27,6 +30,8 @@ const LOOKS: [Duration; 2] = [Duration::from_millis(1), Duration::from_secs(1)];
 #[derive(Debug)]
 pub(super) struct Lingering {
     connection: PrivateFd,
+    /// A close_notify is still to be sent.
+    is_to_notify: bool,
     unsent: usize,
     began: Instant,
     moved_at: Instant,
@@ -42,13 +47,16 @@ impl Lingering {
             return None;
         }
         let now = Instant::now();
-        let new = Self { connection, unsent: usize::MAX, began: now, moved_at: now, look_at: now };
+        let [_, is_to_notify] = kernel_tls(connection.as_fd());
+        let new =
+            Self { connection, is_to_notify, unsent: usize::MAX, began: now, moved_at: now, look_at: now };
         new.look(now)
     }
 
     /// `None`: it is over.
     pub fn look(mut self, now: Instant) -> Option<Self> {
         let fd = self.connection.as_fd();
+        self.is_to_notify = self.is_to_notify && send_close_notify(fd) == Err(Errno::AGAIN);
         let unsent = unsent(fd).ok().filter(|unsent| *unsent > 0)?;
         if events(fd, PollFlags::empty()) != Ok(PollFlags::empty()) {
             return None;

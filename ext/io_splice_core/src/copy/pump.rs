@@ -288,7 +288,7 @@ impl<K: Kernel> Pump<K> {
 
     /// Whether nothing is in flight, and nothing comes any more.
     fn has_ended(&mut self, input: BorrowedFd<'_>) -> Result<bool> {
-        if !self.in_flight.is_empty() || self.plan.messages_in {
+        if !self.in_flight.is_empty() || self.plan.messages_in || self.plan.tls_in {
             return Ok(false);
         }
         let ended = self.kernel.has_ended(input, self.plan.socket_in, self.position.at())?;
@@ -487,6 +487,7 @@ impl<K: Kernel> Pump<K> {
                 Ok(Advance::Progress)
             }
             Err(Errno::AGAIN) => Ok(Advance::Blocked(Side::Input)),
+            Err(Errno::IO) if self.plan.tls_in => Ok(Advance::Done),
             Err(errno) => Err(errno),
         }
     }

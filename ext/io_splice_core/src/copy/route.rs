@@ -74,6 +74,9 @@ pub struct Hints {
     pub can_unread: bool,
     /// A regular file ends where it claims to, when the copy begins. What it has grown by until then is not copied.
     pub to_size: bool,
+    /// The kernel decrypts what comes from the input. At a record that is not data, and at the end, the copy is done: what
+    /// that is only the TLS library can tell.
+    pub tls_in: bool,
 }
 
 /// What is known of how much an input has.
@@ -104,6 +107,8 @@ pub struct Plan {
     pub(crate) to_size: bool,
     /// The input is a socket: what splice(2) says of its end is checked by read(2). It stops at an urgent byte.
     pub(crate) socket_in: bool,
+    /// The input is a socket for which the kernel decrypts, up to a record that is not data.
+    pub(crate) tls_in: bool,
     /// The output is a socket.
     pub(crate) socket_out: bool,
     /// The input is a socket with messages, which are kept whole.
@@ -153,6 +158,7 @@ impl Plan {
             terminal_out,
             extent: limit.map_or(Extent::Unknown, Extent::Limit),
             to_size: hints.to_size && from.size() > 0,
+            tls_in: hints.tls_in,
             file_out: to.kind() == FileType::RegularFile,
             pipe_out: to.is_pipe(),
             merge: to.is_pipe() && hints.can_unread,
@@ -233,6 +239,7 @@ impl Plan {
         extent: Extent::Unknown,
         to_size: false,
         socket_in: false,
+        tls_in: false,
         socket_out: false,
         messages_in: false,
         file_out: false,

@@ -202,8 +202,8 @@ class IO
       end
 
       def resolve_for_background(*ends)
-        ends.each { |end_| check_descriptor(end_) }
-        resolve(*ends)
+        ends.each_with_index { |end_, index| check_descriptor(end_) unless index.positive? && kernel_writes?(end_) }
+        resolve(*ends).zip(ends).map { |resolved, end_| resolved || end_ }
       end
 
       def check_descriptor(end_)
@@ -240,6 +240,7 @@ class IO
       def close_taken(transfer, ends)
         ends.grep_v(String).each do |end_|
           io = end_.is_a?(Integer) ? IO.for_fd(end_, autoclose: end_ > 2) : end_
+          io = io.to_io if tls?(io) # the transfer sends the close_notify, at its end
           next if io.fileno <= 2 || transfer.close_later(io)
 
           io.close

@@ -1,0 +1,279 @@
+# frozen_string_literal: true
+
+require "io/wait"
+require "socket"
+
+class IO
+  module Splice
+    # @private
+    module Copying
+      # A side of a relay that is read from: by methods, which wait for nobody.
+      # @private
+      class Input
+        PORTION = 64 << 10
+
+        # @return [IO] what is waited for
+        attr_reader :io
+
+        def initialize(end_)
+          @end = end_
+          @io = Copying.io_to_wait_for(end_)
+        end
+
+        def tls? = Copying.tls?(@end)
+
+        # Whether it has bytes that the kernel does not have any more.
+        def decrypted? = tls? && Copying.decrypted?(@end)
+
+        # @return [String, nil, Symbol] bytes, nil at the end, or `:wait_readable` or `:wait_writable`
+        def read
+          # Of a socket it leaves the mode as it is, which Ruby's read_nonblock does not.
+          return @end.read_nonblock(PORTION, exception: false) if Copying.tls?(@end)
+          return @io.read_nonblock(PORTION, exception: false) unless @io.is_a?(BasicSocket)
+
+          bytes = Copying.read_ahead(@io)
+          bytes = @io.recv_nonblock(PORTION, exception: false) if bytes.empty?
+          bytes unless bytes == ""
+        end
+
+        # Puts bytes back that could not be delivered.
+        def unread(bytes)
+          if Copying.tls?(@end)
+            @end.instance_variable_get(:@rbuf)&.prepend(bytes)
+          else
+            @io.ungetbyte(bytes)
+          end
+        rescue IOError
+          nil # it is closed
+        end
+      end
+
+      # A side of a relay that is written to: by methods, which wait for nobody.
+      # @private
+      class Output
+        # @return [IO] what is waited for
+        attr_reader :io
+
+        def initialize(end_)
+          @end = end_
+          @io = Copying.io_to_wait_for(end_)
+          (Copying.tls?(end_) ? end_ : @io).flush
+        end
+
+        # @return [Integer, Symbol] how many bytes it has taken, or `:wait_writable` or `:wait_readable`
+        def write(bytes)
+          return @end.write_nonblock(bytes, exception: false) if Copying.tls?(@end)
+          return @io.sendmsg_nonblock(bytes, Socket::MSG_NOSIGNAL, exception: false) if @io.is_a?(BasicSocket)
+
+          @io.write_nonblock(bytes, exception: false)
+        end
+
+        # Tells who reads that this is all. A close_notify that does not fit would be lost, so that waits for room.
+        # @return [Boolean] whether it is told
+        def tell_of_the_end
+          return false unless @io.wait_writable(0)
+
+          if Copying.tls?(@end)
+            @end.__send__(:stop) # a close_notify
+          elsif @io.is_a?(BasicSocket)
+            @io.shutdown(Socket::SHUT_WR)
+          else
+            Copying.pass_on_end(@end)
+          end
+          true
+        rescue Errno::ENOTCONN
+          true # it knows
+        end
+      end
+
+      # One direction of a relay with a TLS side: in the kernel where that encrypts for both ends, else by methods.
+      # @private
+      class Direction
+        # @return [Array<Array(IO, Boolean)>] what it waits for, each with whether it is to be written to
+        attr_reader :awaited
+
+        # @return [Float, nil] since when it waits
+        attr_reader :waits_since
+
+        # @return [Float, nil] how long it rests at most
+        attr_reader :rest
+
+        def initialize(src, dst)
+          @ends = [src, dst]
+          @input = Input.new(src)
+          @output = Output.new(dst)
+          @in_kernel = (!Copying.tls?(src) || Copying.kernel_reads?(src)) &&
+                       (!Copying.tls?(dst) || Copying.kernel_writes?(dst))
+          @state = :open
+          @bytes = 0
+          @held = ""
+        end
+
+        # @return [Integer] how many bytes have reached the output
+        def bytes = @bytes + (@flow ? @flow.bytes : 0)
+
+        def over? = @state == :over
+
+        # Goes on for a while, as far as it goes at once.
+        # @return [Boolean] whether something has moved
+        def advance
+          @awaited = []
+          @rest = nil
+          moved = @state == :ended ? tell : move
+          @waits_since = (@waits_since || Copying.now unless moved)
+          moved
+        end
+
+        # Delivers what goes at once; the rest goes back.
+        def abort
+          @flow&.abort(*@ends)
+          deliver unless @held.empty?
+        rescue SystemCallError, IOError, OpenSSL::SSL::SSLError
+          nil # it is broken
+        ensure
+          @input.unread(@held) unless @held.empty?
+        end
+
+        private
+
+        def move
+          return deliver unless @held.empty?
+          return take(@input.read) if !@in_kernel || @input.decrypted?
+
+          @flow ||= Flow.new(*@ends)
+          run_flow
+        end
+
+        def run_flow
+          case (paused = @flow.run(*@ends))
+          when nil then end_of_flow
+          when false then true
+          else
+            for_input, for_output, @rest = paused
+            await(@input.io, false) if for_input
+            await(@output.io, true) if for_output
+            false
+          end
+        end
+
+        # At a record that is not data, or at the end: what that is, OpenSSL says.
+        def end_of_flow
+          @bytes = bytes
+          @flow = nil
+          take(@input.tls? ? @input.read : nil)
+        end
+
+        def take(bytes)
+          case bytes
+          when Symbol then return await(@input.io, bytes == :wait_writable)
+          when nil then @state = :ended
+          else @held = bytes
+          end
+          true
+        end
+
+        def deliver
+          written = @output.write(@held)
+          return await(@output.io, written == :wait_writable) if written.is_a?(Symbol)
+
+          @bytes += written
+          @held = @held.byteslice(written..)
+          true
+        end
+
+        def tell
+          return await(@output.io, true) unless @output.tell_of_the_end
+
+          @state = :over
+          true
+        end
+
+        def await(io, to_write)
+          @awaited << [io, to_write]
+          false
+        end
+      end
+
+      # {Splice.relay} with an SSLSocket on a side, or on both.
+      # @private
+      class TLSRelay
+        def initialize(a, b, idle_timeout)
+          (a_in, a_out), (b_in, b_out) = [a, b].map { |side| Copying.pair(side) }
+          Copying.check_terms([false, idle_timeout, nil])
+          @idle_timeout = idle_timeout
+          @directions = [Direction.new(a_in, b_out), Direction.new(b_in, a_out)]
+        end
+
+        # @return [Array(Integer, Integer)] the bytes of each direction
+        def run
+          # An interrupt comes where it waits, and nowhere else.
+          Thread.handle_interrupt(Object => :on_blocking) { relay }
+          bytes
+        rescue Exception => e # rubocop:disable Lint/RescueException -- it goes on, and tells how far this came
+          raise Copying.mark_relayed(e, bytes)
+        end
+
+        private
+
+        def bytes = @directions.map(&:bytes)
+
+        def relay
+          @moved_at = Copying.now
+          until (open = @directions.reject(&:over?)).empty?
+            if open.map(&:advance).any?
+              @moved_at = Copying.now
+              Copying.wait_for_any([], 0.0) if Thread.pending_interrupt?
+            else
+              wait(open)
+            end
+          end
+          finished = true
+        ensure
+          Copying.without_interrupts { @directions.each(&:abort) } unless finished
+        end
+
+        def wait(open)
+          due = open.flat_map { |direction| timeouts(direction) }
+          due << [@moved_at + @idle_timeout, "no byte in either direction"] if @idle_timeout
+          at, what = due.min_by(&:first)
+          left = at && (at - Copying.now)
+          raise TimeoutError, "Timed out: #{what}" if left && !left.positive?
+
+          Copying.wait_for_any(open.flat_map(&:awaited), [left, *open.filter_map(&:rest)].compact.min)
+        end
+
+        # IO#timeout of the ends that a direction waits for.
+        def timeouts(direction)
+          direction.awaited.filter_map do |io, to_write|
+            timeout = io.timeout if io.respond_to?(:timeout)
+            next unless timeout
+
+            [direction.waits_since + timeout, "waiting for IO to become #{to_write ? "writable" : "readable"}!"]
+          end
+        end
+      end
+
+      module_function
+
+      def now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+
+      def io_to_wait_for(end_)
+        case end_
+        when IO then end_
+        when Integer then (socket?(end_) ? Socket : IO).for_fd(end_).tap { |io| io.autoclose = false }
+        else IO.try_convert(end_) || raise(TypeError, "#{kind(end_)} is not an IO")
+        end
+      end
+
+      def socket?(number) = IO.for_fd(number, autoclose: false).stat.socket?
+
+      def mark_relayed(exception, bytes)
+        return exception if exception.frozen?
+
+        exception.extend(Relayed)
+        exception.instance_variable_set(:@bytes_relayed, bytes)
+        exception
+      end
+    end
+  end
+end
