@@ -73,16 +73,18 @@ class IO
         def tell_of_the_end
           return false unless @io.wait_writable(0)
 
-          if Copying.tls?(@end)
-            @end.__send__(:stop) # a close_notify
-          elsif @io.is_a?(BasicSocket)
-            @io.shutdown(Socket::SHUT_WR)
-          else
-            Copying.pass_on_end(@end)
-          end
+          tell
           true
         rescue Errno::ENOTCONN
           true # it knows
+        end
+
+        private
+
+        def tell
+          return @end.__send__(:stop) if Copying.tls?(@end)
+
+          @io.is_a?(BasicSocket) ? @io.shutdown(Socket::SHUT_WR) : Copying.pass_on_end(@end)
         end
       end
 
@@ -91,9 +93,6 @@ class IO
       class Direction
         # @return [Array<Array(IO, Boolean)>] what it waits for, each with whether it is to be written to
         attr_reader :awaited
-
-        # @return [Float, nil] since when it waits
-        attr_reader :waits_since
 
         # @return [Float, nil] how long it rests at most
         attr_reader :rest
@@ -122,6 +121,16 @@ class IO
           moved = @state == :ended ? tell : move
           @waits_since = (@waits_since || Copying.now unless moved)
           moved
+        end
+
+        # When IO#timeout of the ends that it waits for is over, each with what is said then.
+        def timeouts
+          @awaited.filter_map do |io, to_write|
+            timeout = io.timeout if io.respond_to?(:timeout)
+            next unless timeout
+
+            [@waits_since + timeout, "Timed out waiting for IO to become #{to_write ? "writable" : "readable"}!"]
+          end
         end
 
         # Delivers what goes at once; the rest goes back.
@@ -220,36 +229,29 @@ class IO
         def relay
           @moved_at = Copying.now
           until (open = @directions.reject(&:over?)).empty?
-            if open.map(&:advance).any?
-              @moved_at = Copying.now
-              Copying.wait_for_any([], 0.0) if Thread.pending_interrupt?
-            else
-              wait(open)
-            end
+            open.map(&:advance).any? ? moved : wait(open)
           end
           finished = true
         ensure
           Copying.without_interrupts { @directions.each(&:abort) } unless finished
         end
 
-        def wait(open)
-          due = open.flat_map { |direction| timeouts(direction) }
-          due << [@moved_at + @idle_timeout, "no byte in either direction"] if @idle_timeout
-          at, what = due.min_by(&:first)
-          left = at && (at - Copying.now)
-          raise TimeoutError, "Timed out: #{what}" if left && !left.positive?
-
-          Copying.wait_for_any(open.flat_map(&:awaited), [left, *open.filter_map(&:rest)].compact.min)
+        def moved
+          @moved_at = Copying.now
+          Copying.wait_for_any([], 0.0) if Thread.pending_interrupt?
         end
 
-        # IO#timeout of the ends that a direction waits for.
-        def timeouts(direction)
-          direction.awaited.filter_map do |io, to_write|
-            timeout = io.timeout if io.respond_to?(:timeout)
-            next unless timeout
+        def wait(open)
+          due = open.flat_map(&:timeouts)
+          due << [@moved_at + @idle_timeout, "Timed out: no byte in either direction"] if @idle_timeout
+          rests = open.filter_map(&:rest)
+          rests << left_of(*due.min_by(&:first)) unless due.empty?
+          Copying.wait_for_any(open.flat_map(&:awaited), rests.min)
+        end
 
-            [direction.waits_since + timeout, "waiting for IO to become #{to_write ? "writable" : "readable"}!"]
-          end
+        def left_of(due, message)
+          left = due - Copying.now
+          left.positive? ? left : raise(TimeoutError, message)
         end
       end
 

@@ -150,8 +150,8 @@ class IO
       # @return [Integer] the bytes copied, which may be fewer than `len`
       def tee(src, dsts, len, &progress)
         check_copy(len, nil)
-        ends = resolve(src, *dsts).zip([src, *dsts]).map { |end_, given| end_ || (given if kernel_writes?(given)) }
-        tee_any(dsts, ends, src, len, nil, &progress)
+        from, *to = resolve_tls(src, *dsts)
+        tee_any(dsts, [(from unless tls?(from)), *to], src, len, nil, &progress)
       end
 
       def tee_any(dsts, ends, src, len, src_offset, &progress)

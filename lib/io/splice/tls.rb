@@ -2,9 +2,9 @@
 
 class IO
   module Splice
-    # Which directions of a TLS connection the kernel encrypts or decrypts: kTLS. {copy_stream}, {tee_stream}, {relay} and
-    # {background} then move bytes through its descriptor in these directions, encrypted by the kernel. In the others
-    # they use the socket's own methods.
+    # Which directions of a TLS connection the kernel does: kTLS. In these {copy_stream}, {tee_stream}, {relay} and
+    # {background} move bytes through its descriptor, and the kernel encrypts or decrypts them. In the others they use
+    # the socket's own methods.
     #
     # OpenSSL hands a connection to the kernel if its context asks for that, and if it can: Linux with the module `tls`,
     # OpenSSL 3.0 (for what is read with TLS 1.3: 3.2), and a cipher that the kernel knows. The guide "TLS" says more.
@@ -18,8 +18,8 @@ class IO
     #   IO::Splice.ktls(ssl) # => []
     #
     # @param ssl [OpenSSL::SSL::SSLSocket]
-    # @return [Array<Symbol>] `[]`, `[:write]`, `[:read]` or `[:read, :write]`; nothing before the handshake is done, after
-    #   an error of the connection, and when it is closed
+    # @return [Array<Symbol>] `[]`, `[:write]`, `[:read]` or `[:read, :write]`; `[]` also before the handshake is done,
+    #   after an error of the connection, and when it is closed
     # @raise [TypeError] if it is not an `OpenSSL::SSL::SSLSocket`
     # @see https://docs.kernel.org/networking/tls.html Kernel TLS
     # @see https://docs.openssl.org/3.0/man3/SSL_CTX_set_options/ SSL_CTX_set_options(3)
@@ -33,7 +33,14 @@ class IO
     module Copying
       module_function
 
-      def tls?(end_) = !!defined?(::OpenSSL::SSL::SSLSocket) && ::OpenSSL::SSL::SSLSocket === end_
+      def tls?(end_)
+        return false unless defined?(::OpenSSL::SSL::SSLSocket)
+
+        case end_
+        when ::OpenSSL::SSL::SSLSocket then true
+        else false
+        end
+      end
 
       def ktls(ssl)
         io = ssl.to_io
@@ -66,43 +73,41 @@ class IO
 
       # Copies from or to a TLS socket, through the kernel as far as that encrypts.
       def copy_tls(src, dst, len, src_offset, &progress)
-        target = kernel_writes?(dst) ? dst : (resolve_end(dst, "target", :write) unless tls?(dst))
-        if target && kernel_reads?(src) && !src_offset
-          copy_from_tls(src, target, len, &progress)
-        elsif target && !tls?(src) && descriptor?(src)
-          check_copy(len, src_offset)
-          ends = [resolve_end(src, "source"), target]
-          open_ends(ends, src_offset) { |*both| copy_between(*both, len, src_offset, &progress) }
-        else
-          copy(src, dst, len, src_offset, &progress)
-        end
+        from, to = resolve_tls(src, dst)
+        return copy(src, dst, len, src_offset, &progress) unless from && to && !(src_offset && tls?(src))
+
+        check_copy(len, src_offset)
+        return copy_from_tls(src, to, len, &progress) if tls?(src)
+
+        open_ends([from, to], src_offset) { |input, output| copy_between(input, output, len, src_offset, &progress) }
       end
 
+      # As {resolve}; an SSLSocket is used as a descriptor in the directions that the kernel does.
+      def resolve_tls(src, *dsts)
+        from, *to = resolve(src, *dsts)
+        from ||= src if kernel_reads?(src)
+        [from, *to.zip(dsts).map { |resolved, dst| resolved || (dst if kernel_writes?(dst)) }]
+      end
+
+      # What OpenSSL has decrypted goes first. When the kernel stops, it stands at a record that is not data, or at the
+      # end: what that is, OpenSSL says with the next byte.
       def copy_from_tls(ssl, dst, len, &progress)
-        check_copy(len, nil)
         open_targets([dst]) do |(output)|
           copied = 0
           so_far = progress && ->(bytes) { progress.call(copied + bytes) }
-          until copied == len
-            left = len && (len - copied)
-            held = decrypted(ssl)
-            if held.zero?
-              copied += copy_between(ssl, output, left, nil, &so_far)
-              break if copied == len
+          loop do
+            copied += copy_between(ssl, output, len && (len - copied), nil, &so_far) unless decrypted?(ssl)
+            moved = copy_decrypted(ssl, output, len && (len - copied), &so_far)
+            break copied if moved.zero?
 
-              # It stands at a record that is not data, or at the end: what that is, OpenSSL says with the next byte.
-              held = 1
-            end
-            portion = copy_by_methods(ssl, output, [held, left].compact.min, &so_far)
-            break if portion.zero?
-
-            copied += portion
+            copied += moved
           end
-          copied
         end
       end
 
-      def copy_by_methods(src, output, len, &) = tee_any([output], [nil, output], src, len, nil, &)
+      def copy_decrypted(ssl, output, most, &)
+        tee_any([output], [nil, output], ssl, [[decrypted(ssl), 1].max, most].compact.min, nil, &)
+      end
     end
   end
 end

@@ -203,7 +203,7 @@ class IO
 
       def resolve_for_background(*ends)
         ends.each_with_index { |end_, index| check_descriptor(end_) unless index.positive? && kernel_writes?(end_) }
-        resolve(*ends).zip(ends).map { |resolved, end_| resolved || end_ }
+        resolve_tls(*ends)
       end
 
       def check_descriptor(end_)
