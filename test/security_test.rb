@@ -463,9 +463,11 @@ class TestSecurity < Minitest::Test
     yield -> { IO::Splice.full(tls, into, 5) }
     yield -> { IO::Splice.partial(r, tls, 5) }
     yield -> { IO::Splice.partial(tls, into, 5) }
-    yield -> { IO::Splice.relay(tls, socket) }
-    yield -> { IO::Splice.relay(socket, [r, tls]) }
-    yield -> { IO::Splice.relay([tls, into], socket) }
+    unless tls.instance_of?(OpenSSL::SSL::SSLSocket) # which a relay encrypts
+      yield -> { IO::Splice.relay(tls, socket) }
+      yield -> { IO::Splice.relay(socket, [r, tls]) }
+      yield -> { IO::Splice.relay([tls, into], socket) }
+    end
     assert_equal "the secret", r.readpartial(100)
   end
 

@@ -3,10 +3,11 @@
 require "openssl"
 
 module SpliceTest
-  # Two ends of a TLS connection, over two sockets.
-  def tls_pair(wire = unix_pair)
-    client = OpenSSL::SSL::SSLSocket.new(wire.first, OpenSSL::SSL::SSLContext.new)
-    server = OpenSSL::SSL::SSLSocket.new(wire.last, server_context)
+  # Two ends of a TLS connection, over two sockets. `kernel` asks that the kernel encrypt for the server, if it can.
+  def tls_pair(wire = unix_pair, version: nil, kernel: false)
+    contexts = [OpenSSL::SSL::SSLContext.new, kernel ? kernel_context : server_context]
+    contexts.first.max_version = version if version
+    client, server = wire.zip(contexts).map { |socket, context| OpenSSL::SSL::SSLSocket.new(socket, context) }
     [client, server].each { |socket| socket.sync_close = true }
     accepting = thread { server.accept }
     guarded { client.connect }
@@ -14,8 +15,14 @@ module SpliceTest
     [client, server]
   end
 
-  def server_context
-    @server_context ||= OpenSSL::SSL::SSLContext.new.tap do |context|
+  def kernel_context
+    @kernel_context ||= new_server_context.tap { |context| context.options |= OpenSSL::SSL::OP_ENABLE_KTLS }
+  end
+
+  def server_context = @server_context ||= new_server_context
+
+  def new_server_context
+    OpenSSL::SSL::SSLContext.new.tap do |context|
       key = OpenSSL::PKey::EC.generate("prime256v1")
       certificate = OpenSSL::X509::Certificate.new
       certificate.subject = certificate.issuer = OpenSSL::X509::Name.parse("/CN=localhost")

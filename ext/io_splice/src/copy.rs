@@ -188,12 +188,12 @@ pub fn timeouts(input: End, output: End) -> Result<Timeouts, Error> {
 /// behind it. `abort` is that of the core. An error takes the place of that exception.
 pub fn abort_copy(
     input: End,
-    output: End,
+    output: impl Into<Option<End>>,
     mut abort: impl FnMut(Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>) -> Vec<u8>,
 ) -> Result<(), Error> {
     let mut bytes = Vec::new();
     let interrupted =
-        cleanup_without_gvl(&[input.to_seek_back(), Some(output)], &mut |fds| bytes = abort(fds[0], fds[1]));
+        cleanup_without_gvl(&[input.to_seek_back(), output.into()], &mut |fds| bytes = abort(fds[0], fds[1]));
     if !bytes.is_empty() {
         input.unread(bytes);
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use io_splice_core::copy::{CopyStream, Host, Pause, Plan};
 use io_splice_core::{Awaited, Side, Waited, kernel_tls};
 use magnus::typed_data::Obj;
+use magnus::value::ReprValue;
 use magnus::{DataTypeFunctions, Error, IntoValue, RArray, RString, Ruby, TryConvert, TypedData, Value};
 
 use crate::copy::{abort_copy, hints};
@@ -74,9 +75,10 @@ impl Flow {
         }
     }
 
-    /// `abort(src, dst)`: delivers what goes at once; the rest goes back.
+    /// `abort(src, dst)`: delivers what goes at once, unless `dst` is nil; the rest goes back.
     pub fn abort(ruby: &Ruby, flow: &Self, src: Value, dst: Value) -> Result<(), Error> {
-        let [input, output] = ends(ruby, src, dst)?;
+        let input = End::new(ruby, src, Side::Input)?;
+        let output = if dst.is_nil() { None } else { Some(End::new(ruby, dst, Side::Output)?) };
         let mut copy = flow.with(std::mem::take);
         let interrupted = abort_copy(input, output, |fd_in, fd_out| copy.abort(fd_in, fd_out));
         flow.with(|place| *place = copy);

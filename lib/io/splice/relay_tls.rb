@@ -38,11 +38,10 @@ class IO
 
         # Puts bytes back that could not be delivered.
         def unread(bytes)
-          if Copying.tls?(@end)
-            @end.instance_variable_get(:@rbuf)&.prepend(bytes)
-          else
-            @io.ungetbyte(bytes)
-          end
+          return @io.ungetbyte(bytes) unless tls?
+
+          Copying.take_back(@end)
+          Copying.read_buffer(@end)&.prepend(bytes)
         rescue IOError
           nil # it is closed
         end
@@ -59,6 +58,9 @@ class IO
           @io = Copying.io_to_wait_for(end_)
           (Copying.tls?(end_) ? end_ : @io).flush
         end
+
+        # Whether bytes may go to it by its descriptor.
+        def works? = !Copying.tls?(@end) || Copying.kernel_writes?(@end)
 
         # @return [Integer, Symbol] how many bytes it has taken, or `:wait_writable` or `:wait_readable`
         def write(bytes)
@@ -135,12 +137,12 @@ class IO
 
         # Delivers what goes at once; the rest goes back.
         def abort
-          @flow&.abort(*@ends)
+          @flow&.abort(@input.io, (@ends.last if @output.works?))
           deliver unless @held.empty?
         rescue SystemCallError, IOError, OpenSSL::SSL::SSLError
           nil # it is broken
         ensure
-          @input.unread(@held) unless @held.empty?
+          @input.unread(@held)
         end
 
         private

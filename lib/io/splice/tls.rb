@@ -49,7 +49,7 @@ class IO
         %i[read write].zip(kernel_tls(io)).filter_map { |direction, done| direction if done }
       end
 
-      def kernel_reads?(end_) = tls?(end_) && ktls(end_).include?(:read)
+      def kernel_reads?(end_) = tls?(end_) && !read_buffer(end_).nil? && ktls(end_).include?(:read)
 
       def kernel_writes?(end_) = tls?(end_) && ktls(end_).include?(:write)
 
@@ -69,7 +69,10 @@ class IO
       # Whether OpenSSL or Ruby has bytes that the kernel does not have any more.
       def decrypted?(ssl) = decrypted(ssl).positive?
 
-      def decrypted(ssl) = ssl.pending + ssl.instance_variable_get(:@rbuf).to_s.bytesize
+      def decrypted(ssl) = ssl.pending + read_buffer(ssl).bytesize
+
+      # Ruby's, which has no public name: before openssl 4.0, and since.
+      def read_buffer(ssl) = ssl.instance_variable_get(:@rbuffer) || ssl.instance_variable_get(:@rbuf)
 
       # Copies from or to a TLS socket, through the kernel as far as that encrypts.
       def copy_tls(src, dst, len, src_offset, &progress)
@@ -103,6 +106,16 @@ class IO
             copied += moved
           end
         end
+      ensure
+        without_interrupts { take_back(ssl) }
+      end
+
+      # What could not be delivered went back into Ruby's buffer of the bare socket, where nobody looks for it.
+      def take_back(ssl)
+        bytes = +""
+        portion = nil
+        bytes << portion until ssl.closed? || (portion = read_ahead(ssl.to_io)).empty?
+        read_buffer(ssl).prepend(bytes)
       end
 
       def copy_decrypted(ssl, output, most, &)

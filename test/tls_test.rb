@@ -1,0 +1,413 @@
+# frozen_string_literal: true
+
+require "test_helper"
+require "support/tls"
+require "support/copy_ends"
+require "support/select_scheduler"
+
+# TLS connections of which the kernel does both directions, one or none: the same bytes arrive, and none in the clear.
+class TestTLS < Minitest::Test
+  include CopyEnds
+
+  TLS12 = OpenSSL::SSL::TLS1_2_VERSION
+  TLS13 = OpenSSL::SSL::TLS1_3_VERSION
+  # With OpenSSL 3.0 the kernel does both directions of TLS 1.2 and one of TLS 1.3.
+  WAYS = [[TLS12, true], [TLS13, true], [TLS12, false], [TLS13, false]].freeze
+  LARGE = 1_000_000
+  BACKGROUND = IO::Splice.background
+
+  def setup
+    super
+    # A background that is still on the stack has descriptors of its own.
+    @descriptors += 16
+  end
+
+  # What the kernel does
+
+  def test_ktls_tells_which_directions_the_kernel_does
+    each_way do |server, client, version, kernel|
+      expected = { [TLS12, true] => %i[read write], [TLS13, true] => %i[write] }.fetch([version, kernel], [])
+      expected = IO::Splice.ktls(server) if version == TLS13 && kernel && !IO::Splice.ktls(server).empty?
+      expected = [] unless kernel_tls?
+      assert_equal expected, IO::Splice.ktls(server)
+      assert_empty IO::Splice.ktls(client)
+      server.close
+      assert_empty IO::Splice.ktls(server)
+    end
+  end
+
+  def test_ktls_is_for_tls_sockets
+    socket, = tcp_pair
+    [socket, 0, nil, Object.new, SimpleDelegator.new(OpenSSL::SSL::SSLSocket.new(socket))].each do |other|
+      assert_match(/is not an OpenSSL::SSL::SSLSocket/, assert_raises(TypeError) { IO::Splice.ktls(other) }.message)
+    end
+    assert_empty IO::Splice.ktls(OpenSSL::SSL::SSLSocket.new(socket))
+  end
+
+  # Before the handshake
+
+  def test_before_the_handshake_nothing_leaves
+    here, there = tcp_pair
+    ssl = OpenSSL::SSL::SSLSocket.new(here, server_context)
+    other, = tcp_pair
+    calls = [-> { IO::Splice.copy_stream(StringIO.new("secret"), ssl) }, -> { IO::Splice.copy_stream(ssl, "out") },
+             -> { IO::Splice.copy_stream(tempfile("secret"), ssl) }, -> { IO::Splice.relay(ssl, other) },
+             -> { IO::Splice.relay(other, ssl) }, -> { IO::Splice.tee_stream(tempfile("secret"), ssl, other) }]
+    calls.each { |call| assert_raises(OpenSSL::SSL::SSLError) { guarded { call.call } } }
+    r, w = pipe
+    w << "secret"
+    assert_raises(TypeError) { BACKGROUND.copy_stream(tempfile("secret"), ssl) }
+    assert_raises(TypeError) { IO.splice(r, nil, ssl, nil, 6) }
+    assert_raises(IO::WaitReadable) { there.read_nonblock(1) }
+  end
+
+  # Copies
+
+  def test_every_source_arrives_decrypted_and_whole
+    sources = { file: -> { tempfile(pattern(LARGE)) }, pipe: -> { fed(*pipe, pattern(LARGE)) },
+                tcp: -> { fed(*tcp_pair, pattern(LARGE)) }, object: -> { StringIO.new(pattern(LARGE)) } }
+    each_way do |server, client|
+      sources.each_value do |source|
+        arrived = thread { client.read(LARGE) }
+        assert_equal(LARGE, guarded { IO::Splice.copy_stream(source.call, server) })
+        assert_bytes pattern(LARGE), thread_value(arrived)
+      end
+    end
+  end
+
+  def test_what_ruby_has_still_to_write_goes_first
+    each_way do |server, client|
+      server.sync = false
+      server.write("first ")
+      IO::Splice.copy_stream(tempfile("second"), server)
+      server.flush
+      assert_equal("first second", guarded { client.read(12) })
+    end
+  end
+
+  def test_a_part_of_a_file_with_progress
+    each_way do |server, client|
+      seen = []
+      assert_equal 5, IO::Splice.copy_stream(tempfile("0123456789"), server, 5, 2) { |bytes| seen << bytes }
+      assert_equal("23456", guarded { client.readpartial(100) })
+      assert_equal 5, seen.last
+    end
+  end
+
+  def test_what_was_decrypted_goes_first_and_the_rest_stays
+    each_way do |server, client|
+      feeding = thread { client.write("line\n#{pattern(1000)}") && client.write("#{pattern(LARGE)[1000..]}rest") }
+      assert_equal("line\n", guarded { server.gets })
+      target = tempfile
+      assert_equal(LARGE, guarded { IO::Splice.copy_stream(server, target, LARGE) })
+      assert_bytes pattern(LARGE), written(target)
+      assert_equal("rest", guarded { server.readpartial(100) })
+      thread_value(feeding)
+    end
+  end
+
+  def test_a_copy_ends_at_the_close_notify
+    each_way do |server, client|
+      feeding = thread { client.write(pattern(LARGE)) && client.__send__(:stop) }
+      target = tempfile
+      assert_equal(LARGE, guarded { IO::Splice.copy_stream(server, target) })
+      assert_bytes pattern(LARGE), written(target)
+      thread_value(feeding)
+    end
+  end
+
+  def test_what_a_stopped_copy_holds_goes_back
+    each_way do |server, client|
+      out, target = tcp_pair
+      filled = fill_up(target)
+      client.write(pattern(100_000))
+      copy = until_asleep(thread { IO::Splice.copy_stream(server, target) })
+      copy.kill
+      guarded { copy.join }
+      check_whole(server, client, out, target, filled)
+    end
+  end
+
+  def test_an_end_that_comes_too_soon_is_told
+    each_way do |server, client|
+      client.write("some") && client.__send__(:stop)
+      assert_raises(EOFError) { guarded { IO::Splice.copy_stream(server, tempfile, 5) } }
+    end
+  end
+
+  def test_a_connection_that_is_cut_is_an_error_after_what_has_come
+    each_way do |server, client|
+      # So that nothing is unread, and the end is no reset.
+      drained(client)
+      client.write(pattern(20_000))
+      client.to_io.close
+      target = tempfile
+      assert_raises(OpenSSL::SSL::SSLError) { guarded { IO::Splice.copy_stream(server, target) } }
+      assert_bytes pattern(20_000), written(target)
+    end
+  end
+
+  def test_from_tls_to_tls
+    each_way do |server, client, version, kernel|
+      second, far = connection(version, kernel)
+      feeding = thread { client.write(pattern(LARGE)) && client.__send__(:stop) }
+      arrived = thread { far.read }
+      assert_equal(LARGE, guarded { IO::Splice.copy_stream(server, second) })
+      second.close
+      assert_bytes pattern(LARGE), thread_value(arrived)
+      thread_value(feeding)
+    end
+  end
+
+  def test_tee_stream_to_tls_and_others
+    each_way do |server, client|
+      arrived = thread { client.read(LARGE) }
+      target = tempfile
+      assert_equal(LARGE, guarded { IO::Splice.tee_stream(tempfile(pattern(LARGE)), server, target) })
+      assert_bytes pattern(LARGE), thread_value(arrived)
+      assert_bytes pattern(LARGE), written(target)
+    end
+  end
+
+  # The system calls
+
+  def test_splice_takes_the_directions_that_the_kernel_does
+    each_way do |server, client|
+      r, w = pipe
+      w << "hello"
+      if IO::Splice.ktls(server).include?(:write)
+        assert_equal 5, IO.splice(r, nil, server, nil, 5)
+        assert_equal("hello", guarded { client.readpartial(5) })
+      else
+        assert_match(/encrypts/, assert_raises(TypeError) { IO.splice(r, nil, server, nil, 5) }.message)
+      end
+      client.write("there")
+      if IO::Splice.ktls(server).include?(:read)
+        assert_equal(5, guarded { IO.splice(server, nil, w, nil, 100) })
+        client.write("line\nmore")
+        assert_equal("line\n", guarded { server.gets })
+        assert_match(/ahead/, assert_raises(IOError) { IO.splice(server, nil, w, nil, 100) }.message)
+      else
+        assert_raises(TypeError) { IO.splice(server, nil, w, nil, 100) }
+      end
+    end
+  end
+
+  # Relays
+
+  def test_a_relay_from_tls_to_a_socket_and_back
+    each_way do |server, client|
+      front, backend = tcp_pair
+      relay = thread { IO::Splice.relay(server, front) }
+      check_both_ways(client, backend)
+      client.__send__(:stop)
+      assert_empty(guarded { backend.read })
+      backend.write("last words")
+      backend.close
+      assert_equal("last words", guarded { client.read })
+      assert_equal [LARGE, LARGE + 10], thread_value(relay)
+      refute_predicate server, :closed?
+    end
+  end
+
+  def test_a_relay_between_two_tls_sides
+    each_way do |server, client, version, kernel|
+      second, far = connection(version, kernel)
+      relay = thread { IO::Splice.relay(server, second) }
+      check_both_ways(client, far)
+      far.__send__(:stop)
+      assert_empty(guarded { client.read })
+      client.__send__(:stop)
+      assert_empty(guarded { far.read })
+      assert_equal [LARGE, LARGE], thread_value(relay)
+    end
+  end
+
+  def test_a_relay_in_a_fiber
+    each_way do |server, client|
+      front, backend = tcp_pair
+      relay = Thread.new do
+        Fiber.set_scheduler(SelectScheduler.new)
+        counted = nil
+        Fiber.schedule { counted = IO::Splice.relay(server, front) }
+        Fiber.scheduler.run
+        counted
+      end
+      check_both_ways(client, backend)
+      backend.close_write
+      assert_empty(guarded { client.read })
+      client.__send__(:stop)
+      assert_equal [LARGE, LARGE], thread_value(relay)
+    end
+  end
+
+  def test_a_relay_that_is_idle_ends
+    each_way do |server, client|
+      front, = tcp_pair
+      client.write("hello")
+      error = assert_raises(IO::Splice::TimeoutError) { guarded { IO::Splice.relay(server, front, idle_timeout: 0.2) } }
+      assert_equal [5, 0], error.bytes_relayed
+    end
+  end
+
+  def test_what_a_stopped_relay_holds_goes_back
+    each_way do |server, client|
+      front, backend = tcp_pair
+      filled = fill_up(front)
+      client.write(pattern(100_000))
+      relay = until_asleep(thread { IO::Splice.relay(server, front) })
+      relay.kill
+      guarded { relay.join }
+      check_whole(server, client, backend, front, filled)
+    end
+  end
+
+  def test_a_peer_that_does_not_read_holds_up_its_own_direction_only
+    each_way do |server, client|
+      front, backend = tcp_pair
+      relay = thread { IO::Splice.relay(server, front) }
+      flooding = thread { client.write(pattern(LARGE)) until Thread.current[:enough] }
+      5.times do
+        backend.write("ping")
+        assert_equal("ping", guarded { client.readpartial(4) })
+      end
+      flooding[:enough] = true
+      reading = thread { loop { backend.readpartial(65_536) } }
+      guarded { flooding.join }
+      [relay, reading].each(&:kill).each(&:join)
+    end
+  end
+
+  def test_a_relay_passes_on_that_a_connection_was_cut
+    each_way do |server, client|
+      drained(client)
+      front, = tcp_pair
+      client.write("hello")
+      client.to_io.close
+      error = assert_raises(OpenSSL::SSL::SSLError) { guarded { IO::Splice.relay(server, front) } }
+      assert_equal [5, 0], error.bytes_relayed
+    end
+  end
+
+  # In the background
+
+  def test_a_file_in_the_background_ends_with_a_close_notify
+    each_way do |server, client|
+      file = tempfile(pattern(LARGE))
+      if IO::Splice.ktls(server).include?(:write)
+        transfer = BACKGROUND.copy_stream(file, server)
+        assert_predicate server, :closed?
+        assert_bytes(pattern(LARGE), guarded { client.read })
+        assert_equal LARGE, transfer.value
+      else
+        assert_raises(TypeError) { BACKGROUND.copy_stream(file, server) }
+        refute_predicate server, :closed?
+      end
+    end
+  end
+
+  def test_a_slow_peer_gets_the_close_notify_too
+    each_way do |server, client|
+      next unless IO::Splice.ktls(server).include?(:write)
+
+      transfer = BACKGROUND.copy_stream(tempfile(pattern(LARGE)), server)
+      sleep 0.1
+      assert_bytes(pattern(LARGE), guarded { client.read })
+      assert_equal LARGE, transfer.value
+    end
+  end
+
+  # On the wire
+
+  def test_nothing_is_on_the_wire_in_the_clear
+    secret = "the secret " * 10_000
+    WAYS.each do |version, kernel|
+      tapped, taps = tapped_wire
+      client, server = tls_pair(tapped, version:, kernel:)
+      front, backend = tcp_pair
+      reading = thread { client.read(3 * secret.bytesize) }
+      IO::Splice.copy_stream(tempfile(secret), server)
+      IO::Splice.copy_stream(fed(*pipe, secret), server)
+      relay = thread { IO::Splice.relay(server, front) }
+      backend.write(secret)
+      assert_equal secret * 3, thread_value(reading)
+      client.write(secret)
+      assert_equal(secret, guarded { backend.read(secret.bytesize) })
+      relay.kill
+      guarded { relay.join }
+      [client, server].each { |end_| end_.to_io.close }
+      wire = taps.map { |tap| thread_value(tap) }.join
+      assert_operator wire.bytesize, :>, 4 * secret.bytesize
+      refute_includes wire, "the secret"
+    end
+  end
+
+  private
+
+  def each_way
+    WAYS.each do |version, kernel|
+      server, client = connection(version, kernel)
+      yield server, client, version, kernel
+    ensure
+      [server, client].compact.each { |end_| end_.to_io.close }
+    end
+  end
+
+  def connection(version, kernel)
+    client, server = tls_pair(tcp_pair, version:, kernel:)
+    [server, client]
+  end
+
+  # What has arrived and what is left to be read are together what was sent.
+  def check_whole(server, client, out, target, filled)
+    arriving = thread { out.read }
+    client.__send__(:stop)
+    rest = guarded { server.read }
+    target.close
+    assert_bytes pattern(100_000), thread_value(arriving).byteslice(filled..) + rest
+  end
+
+  # Whether this machine's kernel encrypts at all.
+  def kernel_tls?
+    return @kernel_tls unless @kernel_tls.nil?
+
+    server, = connection(TLS12, true)
+    @kernel_tls = !IO::Splice.ktls(server).empty?
+  end
+
+  def written(file)
+    file.rewind
+    file.read
+  end
+
+  # Takes the tickets that a server of TLS 1.3 sends first.
+  def drained(client)
+    client.read_nonblock(1, exception: false) while guarded { client.to_io.wait_readable(0.1) }
+  end
+
+  def check_both_ways(one, other)
+    writing = [one, other].map { |end_| thread { end_.write(pattern(LARGE)) } }
+    reading = [one, other].map { |end_| thread { end_.read(LARGE) } }
+    writing.each { |writer| thread_value(writer) }
+    reading.each { |reader| assert_bytes pattern(LARGE), thread_value(reader) }
+  end
+
+  # Two sockets, and the threads that pass on and keep what goes from one to the other.
+  def tapped_wire
+    client, near = tcp_pair
+    far, server = tcp_pair
+    taps = [[near, far], [far, near]].map do |from, to|
+      thread do
+        kept = +""
+        loop do
+          bytes = from.readpartial(65_536)
+          kept << bytes
+          to.write(bytes)
+        end
+      rescue IOError, SystemCallError
+        kept
+      end
+    end
+    [[client, server], taps]
+  end
+end
