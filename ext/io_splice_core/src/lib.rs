@@ -49,8 +49,8 @@ pub use epoll::EpollSet;
 pub use flags::Flags;
 pub use memory::copied;
 pub use open::{
-    OPEN_SOURCE, OPEN_TARGET, check_input, check_output, empties, empty, is_regular_file,
-    is_same_regular_file, open,
+    OPEN_SOURCE, OPEN_TARGET, OPEN_TARGET_AS_IT_IS, check_input, check_output, empties, empty,
+    is_regular_file, is_same_regular_file, open,
 };
 pub use pages::{PageSlice, Pages};
 pub use pipe::{default_capacity, pipe_size, set_pipe_size};

@@ -12,6 +12,9 @@ pub const OPEN_SOURCE: i32 = OFlags::RDONLY.union(OFlags::NOCTTY).bits() as i32;
 pub const OPEN_TARGET: i32 =
     OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::TRUNC).union(OFlags::NOCTTY).bits() as i32;
 
+/// The same for a target that is emptied later.
+pub const OPEN_TARGET_AS_IT_IS: i32 = OPEN_TARGET & !(OFlags::TRUNC.bits() as i32);
+
 /// `open(path, flags, 0666)`
 ///
 /// # References

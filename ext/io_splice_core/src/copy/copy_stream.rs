@@ -125,11 +125,66 @@ impl<K: Kernel> CopyStream<K> {
         if self.pump.in_flight.lost_its_pipe() {
             return Pause::Failed(Errno::BADF);
         }
+        self.run_by([input, output], host, |pump| pump.advance(input, output))
+    }
+
+    /// How much memory the next [`read_portion`](CopyStream::read_portion) is worth.
+    pub fn portion_size(&self) -> usize {
+        self.pump.portion_size()
+    }
+
+    /// Reads the next bytes of the input into memory: as many as come at once, 0 at the end. An error says why there are
+    /// none yet. The plan is one [for an input](Plan::for_input); whoever has the bytes sees to their being delivered.
+    pub fn read_portion(
+        &mut self,
+        input: BorrowedFd<'_>,
+        buffer: &mut [u8],
+        host: &mut impl Host,
+    ) -> Result<usize, Pause> {
+        let before = self.pump.taken();
+        let pause = self.run_by([input; 2], host, |pump| match pump.taken() - before {
+            0 => pump.read_into(input, buffer),
+            _ => Advance::Done,
+        });
+        match (pause, (self.pump.taken() - before) as usize) {
+            (Pause::Done, read) | (_, read @ 1..) => Ok(read),
+            (pause, 0) => Err(pause),
+        }
+    }
+
+    /// Writes bytes to the output, and moves the slice on over those that it has taken; `Done` when that is all. The plan
+    /// is one [for an output](Plan::for_output).
+    pub fn write_portion(
+        &mut self,
+        output: BorrowedFd<'_>,
+        bytes: &mut &[u8],
+        host: &mut impl Host,
+    ) -> Pause {
+        self.run_by([output; 2], host, |pump| pump.write_from(output, bytes))
+    }
+
+    /// Writes as many of these bytes as the output accepts at once, and moves the slice on over them.
+    pub fn write_now(&mut self, output: BorrowedFd<'_>, bytes: &mut &[u8]) {
+        self.pump.write_from_now(output, bytes);
+    }
+
+    /// Moves the position of the input back by so many bytes, which were read and not delivered; `false` if it has none.
+    pub fn seek_back(&mut self, input: Option<BorrowedFd<'_>>, bytes: u64) -> bool {
+        self.pump.seek_back(input, bytes)
+    }
+
+    /// Goes on until it is done or something stands in the way.
+    fn run_by(
+        &mut self,
+        ends: [BorrowedFd<'_>; 2],
+        host: &mut impl Host,
+        mut advance: impl FnMut(&mut Pump<K>) -> Advance,
+    ) -> Pause {
         loop {
             if self.wait.side().is_some() {
                 let now = Instant::now();
                 let until = self.pump.before_wait(now);
-                match wait(host, [(&mut self.wait, [input, output])], now, until) {
+                match wait(host, [(&mut self.wait, ends)], now, until) {
                     Waited::Ready => {}
                     Waited::Interrupted => return Pause::Interrupted,
                     Waited::Yield => return Pause::Wait,
@@ -141,7 +196,7 @@ impl<K: Kernel> CopyStream<K> {
                     }
                 }
             }
-            match self.pump.advance(input, output) {
+            match advance(&mut self.pump) {
                 Advance::Progress => {
                     self.wait.progress();
                     if self.report_is_due() {

@@ -48,6 +48,16 @@ pub(crate) enum Write {
     File,
 }
 
+impl Write {
+    /// Writes bytes that are in memory.
+    pub fn call(self, kernel: &mut impl Kernel, output: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
+        match self {
+            Self::MayBlock | Self::File => kernel.write(output, bytes),
+            Self::Now => kernel.write_now(output, bytes),
+        }
+    }
+}
+
 impl InFlight {
     /// How many bytes are in flight.
     pub fn len(&self) -> usize {
@@ -175,10 +185,7 @@ impl InFlight {
             Place::Pipe(pipe, bytes) => kernel.splice(pipe.reader(), None, output, None, len.min(*bytes))?,
             Place::Buffer(buffer, bytes) => {
                 let bytes = &buffer[bytes.start..bytes.end.min(bytes.start + len)];
-                match write {
-                    Write::MayBlock | Write::File => kernel.write(output, bytes)?,
-                    Write::Now => kernel.write_now(output, bytes)?,
-                }
+                write.call(kernel, output, bytes)?
             }
         };
         self.remove(drained);

@@ -20,6 +20,12 @@ const MAX_CHUNK: usize = 64 << 20;
 const READ_SIZE: usize = 256 << 10;
 const FIRST_READ_SIZE: usize = 16 << 10;
 
+/// How much is read at once into memory of a caller's: half a pipe, so that who writes to that works meanwhile.
+const PORTION: u64 = 32 << 10;
+
+/// Longer messages are not read into memory of a caller's.
+const MESSAGE_MAX: usize = 64 << 10;
+
 /// How one step of a pump ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advance {
@@ -143,6 +149,11 @@ impl<K: Kernel> Pump<K> {
         self.delivered
     }
 
+    /// How many bytes were taken from the input, not counting read-ahead.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// What is in flight, read into memory.
     pub(super) fn bytes(&mut self) -> Result<&[u8]> {
         self.in_flight.bytes(&mut self.kernel)
@@ -186,7 +197,13 @@ impl<K: Kernel> Pump<K> {
 
     /// Makes one step, and does not wait.
     pub(super) fn advance(&mut self, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Advance {
-        let step = self.step(input, output);
+        let step = match self.step(input, output) {
+            // An output that takes nothing does not matter any more when there is nothing to come.
+            Ok(Advance::Blocked(Side::Output)) => self
+                .has_ended(input)
+                .map(|ended| if ended { Advance::Done } else { Advance::Blocked(Side::Output) }),
+            step => step,
+        };
         self.end_step(step, input, output)
     }
 
@@ -199,14 +216,39 @@ impl<K: Kernel> Pump<K> {
         self.end_step(step, input, input)
     }
 
+    /// How much memory the next [`read_into`](Pump::read_into) is worth.
+    pub(super) fn portion_size(&self) -> usize {
+        match self.plan.extent {
+            // One more byte than a file has shows its end.
+            Extent::Size(size) => {
+                (size.saturating_sub(self.taken) + 1).clamp(PIPE_BUF as u64, PORTION) as usize
+            }
+            // A message is taken whole.
+            _ if self.plan.messages_in => MESSAGE_MAX,
+            Extent::Limit(_) | Extent::Unknown => PORTION as usize,
+        }
+    }
+
+    /// Reads bytes of the input into memory of the caller's, who has them then. Nothing is in flight.
+    pub(super) fn read_into(&mut self, input: BorrowedFd<'_>, buffer: &mut [u8]) -> Advance {
+        let step = self.try_read_into(input, buffer);
+        self.end_step(step, input, input)
+    }
+
+    /// Writes bytes of the caller's to the output, and moves the slice on over those that it has taken; `Done` when that is
+    /// all. Nothing is in flight.
+    pub(super) fn write_from(&mut self, output: BorrowedFd<'_>, bytes: &mut &[u8]) -> Advance {
+        if bytes.is_empty() {
+            return Advance::Done;
+        }
+        let before = self.delivered;
+        let step = self
+            .write(output, bytes.len(), |_, kernel, len, write| write.call(kernel, output, &bytes[..len]));
+        *bytes = &bytes[(self.delivered - before) as usize..];
+        self.end_step(step, output, output)
+    }
+
     fn end_step(&mut self, step: Result<Advance>, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Advance {
-        let step = match step {
-            // An output that takes nothing does not matter any more when there is nothing to come.
-            Ok(Advance::Blocked(Side::Output)) => self
-                .has_ended(input)
-                .map(|ended| if ended { Advance::Done } else { Advance::Blocked(Side::Output) }),
-            step => step,
-        };
         let step = match step {
             // Once more, right after it was reported as ready? poll(2) says whether somebody else was quicker.
             Ok(Advance::Blocked(side)) if self.was_blocked(side) => self
@@ -425,6 +467,18 @@ impl<K: Kernel> Pump<K> {
         }
     }
 
+    fn try_read_into(&mut self, input: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Advance> {
+        let len = self.next_len(buffer.len());
+        if len == 0 {
+            return Ok(Advance::Done);
+        }
+        if self.plan.poll_first_in && !self.may_call(Side::Input, input, input)? {
+            return Ok(Advance::Blocked(Side::Input));
+        }
+        self.read_size = buffer.len() as u32;
+        self.read(input, len, |_, len, read| read(&mut buffer[..len]))
+    }
+
     fn try_fill(&mut self, input: BorrowedFd<'_>, room: usize) -> Result<Advance> {
         self.try_fill_by(self.plan.routes[0], input, room)
     }
@@ -457,6 +511,20 @@ impl<K: Kernel> Pump<K> {
 
     /// Reads up to `len` bytes into memory. Nothing is in flight.
     fn fill_buffer(&mut self, input: BorrowedFd<'_>, len: usize) -> Result<Advance> {
+        self.read(input, len, |in_flight, len, read| in_flight.fill_buffer(len, |buffer| read(buffer)))
+    }
+
+    /// Takes up to `len` bytes by read(2), for which `with_memory` has the memory.
+    fn read(
+        &mut self,
+        input: BorrowedFd<'_>,
+        len: usize,
+        with_memory: impl FnOnce(
+            &mut InFlight,
+            usize,
+            &mut dyn FnMut(&mut [u8]) -> Result<usize>,
+        ) -> Result<usize>,
+    ) -> Result<Advance> {
         let reserved = self.position.reserved();
         let len = match self.next_read(input, len) {
             Ok(len) if reserved > 0 => len.min(reserved as usize),
@@ -467,12 +535,13 @@ impl<K: Kernel> Pump<K> {
             Err(Errno::AGAIN) => return Ok(Advance::Blocked(Side::Input)),
             Err(errno) => return Err(errno),
         };
-        let (kernel, offset) = (&mut self.kernel, self.position.offset());
-        let read = self.in_flight.fill_buffer(len, |buffer| {
-            if self.plan.poll_first_in {
+        let (kernel, mut offset) = (&mut self.kernel, self.position.offset());
+        let poll_first = self.plan.poll_first_in;
+        let read = with_memory(&mut self.in_flight, len, &mut |buffer| {
+            if poll_first {
                 kernel.read_now(input, buffer)
             } else {
-                kernel.read(input, offset, buffer)
+                kernel.read(input, offset.as_deref_mut(), buffer)
             }
         });
         if read == Ok(self.read_size as usize) {
@@ -505,6 +574,18 @@ impl<K: Kernel> Pump<K> {
 
     /// Passes on what is in flight.
     fn deliver(&mut self, output: BorrowedFd<'_>) -> Result<Advance> {
+        self.write(output, self.in_flight.len(), |in_flight, kernel, len, write| {
+            in_flight.drain(kernel, output, len, write)
+        })
+    }
+
+    /// Brings some of `len` bytes to the output; `drain` does it.
+    fn write(
+        &mut self,
+        output: BorrowedFd<'_>,
+        len: usize,
+        drain: impl FnOnce(&mut InFlight, &mut K, usize, Write) -> Result<usize>,
+    ) -> Result<Advance> {
         if self.plan.poll_first_out && !self.may_call(Side::Output, output, output)? {
             return Ok(Advance::Blocked(Side::Output));
         }
@@ -513,8 +594,8 @@ impl<K: Kernel> Pump<K> {
             true => Write::Now,
             false => Write::MayBlock,
         };
-        let portion = self.portion(self.in_flight.len());
-        match self.in_flight.drain(&mut self.kernel, output, portion, write) {
+        let portion = self.portion(len);
+        match drain(&mut self.in_flight, &mut self.kernel, portion, write) {
             Ok(0) => Ok(Advance::Stalled(Side::Output)),
             Ok(bytes) => {
                 self.delivered += bytes as u64;
@@ -619,12 +700,7 @@ impl<K: Kernel> Pump<K> {
         if let Some(output) = output {
             self.deliver_now(output);
         }
-        let rest = self.in_flight.len() as u64;
-        let back = match input {
-            Some(input) => self.position.release(&mut self.kernel, input, rest).is_ok(),
-            None => rest == 0 || matches!(self.position, Position::Given(_)),
-        };
-        if back {
+        if self.seek_back(input, self.in_flight.len() as u64) {
             self.in_flight.discard();
             return Vec::new();
         }
@@ -632,13 +708,27 @@ impl<K: Kernel> Pump<K> {
         self.in_flight.take(&mut self.kernel)
     }
 
+    /// Moves the position of the input back to before the last `bytes` that were taken; `false` if that does not work.
+    pub(super) fn seek_back(&mut self, input: Option<BorrowedFd<'_>>, bytes: u64) -> bool {
+        match input {
+            Some(input) => self.position.release(&mut self.kernel, input, bytes).is_ok(),
+            None => bytes == 0 || matches!(self.position, Position::Given(_)),
+        }
+    }
+
     /// Delivers as much of what is in flight as the output accepts at once.
     pub(super) fn deliver_now(&mut self, output: BorrowedFd<'_>) {
+        self.write_now(|pump| !pump.in_flight.is_empty() && pump.deliver(output) == Ok(Advance::Progress));
+    }
+
+    /// Writes as much of bytes of the caller's as the output accepts at once.
+    pub(super) fn write_from_now(&mut self, output: BorrowedFd<'_>, bytes: &mut &[u8]) {
+        self.write_now(|pump| pump.write_from(output, bytes) == Advance::Progress);
+    }
+
+    fn write_now(&mut self, mut write: impl FnMut(&mut Self) -> bool) {
         self.never_block();
         // Not to a terminal in blocking mode: the write could hang, and no signal would end it here.
-        while !self.plan.terminal_out
-            && !self.in_flight.is_empty()
-            && self.deliver(output) == Ok(Advance::Progress)
-        {}
+        while !self.plan.terminal_out && write(self) {}
     }
 }

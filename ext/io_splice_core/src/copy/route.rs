@@ -137,10 +137,7 @@ impl Plan {
     ) -> rustix::io::Result<Self> {
         let from = Descriptor::inspect_either(fd_in, hints.likely_file_in)?;
         let most = most(&from, len);
-        if offset.is_some() && from.kind() != FileType::RegularFile {
-            // An end without a position does not ignore an offset.
-            tell(fd_in)?;
-        }
+        check_offset(fd_in, &from, offset)?;
         // Through memory it does not matter how a file is open.
         let small_file = hints.likely_file_out && most <= small_for(FileType::RegularFile);
         let to = Descriptor::inspect_either(fd_out, small_file)?;
@@ -214,18 +211,29 @@ impl Plan {
         }
     }
 
+    /// A plan for taking bytes from an input that others bring to where they go, from `offset` or from where it stands.
+    pub fn for_input(fd_in: BorrowedFd<'_>, offset: Option<u64>, hints: Hints) -> rustix::io::Result<Self> {
+        let from = Descriptor::inspect_either(fd_in, hints.likely_file_in)?;
+        check_offset(fd_in, &from, offset)?;
+        let may_block = may_block_of(fd_in, &from);
+        let mut plan = Self {
+            routes: &[Route::ReadWrite],
+            poll_first_in: needs_poll(may_block, &from),
+            ..Self::UNKNOWN
+        };
+        plan.describe_input(fd_in, may_block, &from);
+        Ok(plan)
+    }
+
     /// A plan for passing on bytes that are held.
-    pub(crate) fn for_output(fd_out: BorrowedFd<'_>) -> rustix::io::Result<Self> {
-        let to = Descriptor::inspect(fd_out)?;
+    pub fn for_output(fd_out: BorrowedFd<'_>, hints: Hints) -> rustix::io::Result<Self> {
+        let to = Descriptor::inspect_either(fd_out, hints.likely_file_out)?;
         let may_block = may_block_of(fd_out, &to);
-        let terminal_out = is_terminal(may_block, &to);
-        let file_out = to.kind() == FileType::RegularFile;
-        let socket_out = to.kind() == FileType::Socket;
         Ok(Self {
             poll_first_out: needs_poll(may_block, &to),
-            terminal_out,
-            file_out,
-            socket_out,
+            terminal_out: is_terminal(may_block, &to),
+            file_out: to.kind() == FileType::RegularFile,
+            socket_out: to.kind() == FileType::Socket,
             ..Self::UNKNOWN
         })
     }
@@ -263,6 +271,14 @@ fn check_special(
     }
     if to.kind() == FileType::Unknown {
         rustix::io::writev(fd_out, &[IoSlice::new(&[])])?;
+    }
+    Ok(())
+}
+
+/// `ESPIPE` for an offset where there is no position: read(2) would ignore it.
+fn check_offset(fd_in: BorrowedFd<'_>, from: &Descriptor, offset: Option<u64>) -> rustix::io::Result<()> {
+    if offset.is_some() && from.kind() != FileType::RegularFile {
+        tell(fd_in)?;
     }
     Ok(())
 }

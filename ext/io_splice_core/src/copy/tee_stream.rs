@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use rustix::io::{Errno, Result};
 
 use super::host::{Wait, wait};
-use super::{Advance, Host, Kernel, Linux, Plan, Pump, Route, Timeouts, Waited};
+use super::{Advance, Hints, Host, Kernel, Linux, Plan, Pump, Route, Timeouts, Waited};
 
 /// What outputs without a descriptor are handed at once: larger strings are slower, since each is new memory.
 const HAND_OVER_SIZE: usize = 64 << 10;
@@ -81,7 +81,8 @@ impl TeeStream {
     ) -> Result<Self> {
         let plan = input.map_or(Ok(Plan::UNKNOWN), |input| Plan::for_outputs(input, outputs))?;
         let target = |output: &Option<BorrowedFd<'_>>| {
-            Ok((Linux, output.map_or(Ok(Plan::UNKNOWN), Plan::for_output)?))
+            let plan = output.map_or(Ok(Plan::UNKNOWN), |output| Plan::for_output(output, Hints::default()));
+            Ok((Linux, plan?))
         };
         Ok(Self::with_kernel(Linux, plan, outputs.iter().map(target).collect::<Result<_>>()?, len))
     }

@@ -11,6 +11,7 @@ mod blocking_ends;
 mod by_reading;
 mod copy_faults;
 mod copy_routes;
+mod portions;
 mod ready;
 mod refusal;
 mod relay;
