@@ -336,7 +336,7 @@ fn exception(ruby: &Ruby, ended: &Ended) -> Option<Error> {
         Outcome::TeeStream(TeeStreamPause::OutputFailed(output, _)) => {
             error::partial_tee(ruby, error, Some(output), delivered)
         }
-        Outcome::TeeStream(_) => error::partial_tee(ruby, error, None, delivered),
+        Outcome::TeeStream(_) => error::partial_tee(ruby, error, (), delivered),
         _ => error,
     })
 }

@@ -1,28 +1,107 @@
 use std::os::fd::BorrowedFd;
 
 use io_splice_core::copy::{CopyStream, Hints, Pause, Plan, Timeouts};
-use io_splice_core::{Call, Errno, Side, refusal};
+use io_splice_core::{Call, Errno, OPEN_SOURCE, OPEN_TARGET_AS_IT_IS, Side, refusal};
 use magnus::block::Proc;
 use magnus::value::ReprValue;
-use magnus::{Error, RString, Ruby, Value};
+use magnus::{Error, Module, RModule, RString, Ruby, Value};
 
+use crate::copy_object::copy_object;
 use crate::end::{End, descriptors_for_copy, keep_alive};
+use crate::object::Used;
 use crate::opened::Opened;
 use crate::park::park;
 use crate::reentry::once;
+use crate::ruby_io::is_io;
 use crate::wait::timed_out;
 use crate::without_gvl::{GvlFreeHost, Scheduler, cleanup_without_gvl, inspect_without_gvl, without_gvl};
 use crate::{error, gvl, number};
 
 pub const NAME: &str = "copy_stream";
 
-/// `copy_between(src, dst, len, src_offset) { |bytes_so_far| }`: a copy between two descriptors, to the end of the input or
-/// `len` bytes; the count may be less.
+/// `copy(src, dst, len, src_offset) { |bytes_so_far| }`: a copy to the end of the input or of `len` bytes; the count may be
+/// less.
+pub fn copy_stream(ruby: &Ruby, args: &[Value]) -> Result<u64, Error> {
+    error::check_arity(ruby, args.len(), 4..=4)?;
+    let extent = extent(ruby, args[2], args[3])?;
+    let progress = progress(ruby)?;
+    if is_io(args[0]) && is_io(args[1]) {
+        return copy(ruby, [args[0], args[1]], extent, progress);
+    }
+    let (ends, tls) = Used::ask_both(ruby, args[0], args[1])?;
+    if tls {
+        let copying: RModule = ruby.class_io().const_get::<_, RModule>("Splice")?.const_get("Copying")?;
+        return once(ruby, || match progress {
+            Some(progress) => copying.funcall_with_block("copy_tls", args, progress),
+            None => copying.funcall("copy_tls", args),
+        });
+    }
+    copy_used(ruby, ends, args[1], extent, progress)
+}
+
+/// `copy_by_methods(src, dst, len, src_offset) { |bytes_so_far| }`: the same, also of a TLS socket by its own methods.
+pub fn copy_by_methods(ruby: &Ruby, args: &[Value]) -> Result<u64, Error> {
+    error::check_arity(ruby, args.len(), 4..=4)?;
+    let (ends, _) = Used::ask_both(ruby, args[0], args[1])?;
+    copy_used(ruby, ends, args[1], extent(ruby, args[2], args[3])?, progress(ruby)?)
+}
+
+/// `copy_between(src, dst, len, src_offset) { |bytes_so_far| }`: the same between two descriptors.
 pub fn copy_between(ruby: &Ruby, args: &[Value]) -> Result<u64, Error> {
     error::check_arity(ruby, args.len(), 4..=4)?;
-    let (len, offset) = numbers(ruby, args[2], args[3])?;
-    let progress = if ruby.block_given() { Some(ruby.block_proc()?) } else { None };
-    copy(ruby, [args[0], args[1]], Extent { len, offset, as_rubys: false }, progress)
+    copy(ruby, [args[0], args[1]], extent(ruby, args[2], args[3])?, progress(ruby)?)
+}
+
+/// `copy_from_object(src, dst, len) { |bytes_so_far| }`: the same from the `readpartial` of an object to a descriptor.
+pub fn copy_from_object(ruby: &Ruby, args: &[Value]) -> Result<u64, Error> {
+    error::check_arity(ruby, args.len(), 3..=3)?;
+    let extent = extent(ruby, args[2], ruby.qnil().as_value())?;
+    let [src, dst] = [Used::Object(args[0], false), Used::Descriptor(args[1])];
+    copy_object(ruby, src, dst, args[1], extent, progress(ruby)?)
+}
+
+fn extent(ruby: &Ruby, len: Value, offset: Value) -> Result<Extent, Error> {
+    let (len, offset) = numbers(ruby, len, offset)?;
+    Ok(Extent { len, offset, as_rubys: false })
+}
+
+fn progress(ruby: &Ruby) -> Result<Option<Proc>, Error> {
+    if ruby.block_given() { ruby.block_proc().map(Some) } else { Ok(None) }
+}
+
+fn copy_used(
+    ruby: &Ruby,
+    [src, dst]: [Used; 2],
+    dst_given: Value,
+    extent: Extent,
+    progress: Option<Proc>,
+) -> Result<u64, Error> {
+    with_opened(ruby, src, OPEN_SOURCE, |src| {
+        match (src, dst) {
+            // Before a file is made.
+            (Used::Descriptor(src), Used::Path(_)) => check_end(ruby, NAME, src, Side::Input, extent.offset)?,
+            // Of a number Ruby does not know what it is open for.
+            (_, Used::Descriptor(dst)) if !is_io(dst) => check_end(ruby, NAME, dst, Side::Output, None)?,
+            _ => {}
+        }
+        with_opened(ruby, dst, OPEN_TARGET_AS_IT_IS, |dst| match (src, dst) {
+            (Used::Descriptor(src), Used::Descriptor(dst)) => copy(ruby, [src, dst], extent, progress),
+            _ => copy_object(ruby, src, dst, dst_given, extent, progress),
+        })
+    })
+}
+
+/// Hands over an end, and if it is a path, the file there, which is closed afterwards.
+fn with_opened<R>(
+    ruby: &Ruby,
+    end: Used,
+    flags: i32,
+    use_end: impl FnOnce(Used) -> Result<R, Error>,
+) -> Result<R, Error> {
+    match end {
+        Used::Path(path) => Opened::with(ruby, path, flags, |opened| use_end(Used::Descriptor(opened))),
+        end => use_end(end),
+    }
 }
 
 /// How much is copied, and from where on.
@@ -90,19 +169,22 @@ pub fn check_ends(ruby: &Ruby, args: &[Value]) -> Result<(), Error> {
     let call = if args.len() > 3 { "tee_stream" } else { NAME };
     let sides = std::iter::once(Side::Input).chain(std::iter::repeat(Side::Output));
     for (value, side) in args[1..].iter().zip(sides) {
-        if value.is_nil() || RString::from_value(*value).is_some() {
-            continue;
+        if !value.is_nil() && RString::from_value(*value).is_none() {
+            check_end(ruby, call, *value, side, offset)?;
         }
-        let end = End::new(ruby, *value, side)?;
-        descriptors_for_copy(call, &end, &end)?;
-        let checked = inspect_without_gvl(call, &[end], |fds| match side {
-            Side::Input => io_splice_core::check_input(fds[0], offset),
-            Side::Output => io_splice_core::check_output(fds[0]),
-        });
-        keep_alive(&end);
-        checked?;
     }
     Ok(())
+}
+
+fn check_end(ruby: &Ruby, call: &str, value: Value, side: Side, offset: Option<u64>) -> Result<(), Error> {
+    let end = End::new(ruby, value, side)?;
+    descriptors_for_copy(call, &end, &end)?;
+    let checked = inspect_without_gvl(call, &[end], |fds| match side {
+        Side::Input => io_splice_core::check_input(fds[0], offset),
+        Side::Output => io_splice_core::check_output(fds[0]),
+    });
+    keep_alive(&end);
+    checked
 }
 
 /// What Ruby knows of the ends.

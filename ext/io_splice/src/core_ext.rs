@@ -10,7 +10,6 @@ use magnus::{Error, RModule, RString, Ruby, Value, function};
 use rb_sys::VALUE;
 
 use crate::copy::{Extent, copy};
-use crate::gvl;
 use crate::opened::Opened;
 use crate::reentry::once;
 use crate::ruby_io::{check_reader, is_io, prepare_writer};
@@ -102,10 +101,7 @@ fn with_end<R>(
         prepare(io)?;
         return use_end(io);
     }
-    let opened = once(ruby, || Opened::new(ruby, end, flags))?;
-    let used = use_end(opened.as_value());
-    let closed = if used.is_ok() { opened.close() } else { gvl::ensure(|| opened.close()) };
-    closed.and(used)
+    Opened::with(ruby, end, flags, use_end)
 }
 
 /// What `IO.try_convert` makes of it, an IO or nil.

@@ -170,7 +170,7 @@ pub fn relayed(ruby: &Ruby, error: Error, bytes: [u64; 2]) -> Error {
 }
 
 /// Adds to an exception how many bytes each output had got before it, and which of them it was.
-pub fn partial_tee(ruby: &Ruby, error: Error, failed: Option<usize>, bytes: &[u64]) -> Error {
+pub fn partial_tee(ruby: &Ruby, error: Error, failed: impl IntoValue, bytes: &[u64]) -> Error {
     let bytes = ruby.ary_from_iter(bytes.iter().copied());
     let error = mark(ruby, error, &PARTIAL_TEE, "@bytes_written", bytes);
     mark(ruby, error, &PARTIAL_TEE, "@target", failed)

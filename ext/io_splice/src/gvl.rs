@@ -1,12 +1,15 @@
 use std::any::Any;
-use std::ffi::{c_char, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::OnceLock;
 
-use magnus::Error;
 use magnus::error::ErrorType;
-use magnus::rb_sys::{protect, resume_error};
+use magnus::rb_sys::{AsRawId, AsRawValue, protect, resume_error};
+use magnus::value::{Lazy, LazyId, ReprValue};
+use magnus::{Error, RHash, Ruby, Value};
 use rb_sys::{VALUE, rb_unblock_function_t};
+
+use crate::error;
 
 type Caught<R> = Result<R, Box<dyn Any + Send>>;
 
@@ -99,6 +102,61 @@ pub fn ensure(work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
     // `protect` would want to put back what is on its way.
     protect(|| unsafe { rb_sys::rb_ensure(Some(nothing), 0, Some(run), data) })?;
     job.finish().unwrap_or(Ok(()))
+}
+
+/// What `Thread.handle_interrupt` is given by [`deferring_interrupts`].
+static ON_BLOCKING: Lazy<RHash> = Lazy::new(|ruby| {
+    let mask = ruby.hash_new();
+    let made = mask.aset(ruby.class_object(), ruby.sym_new("on_blocking"));
+    made.and_then(|()| mask.funcall::<_, _, Value>("compare_by_identity", ())).expect("it is a new Hash");
+    mask.freeze();
+    mask
+});
+static HANDLE_INTERRUPT: LazyId = LazyId::new("handle_interrupt");
+
+/// Makes what [`deferring_interrupts`] needs.
+pub fn init(ruby: &Ruby) {
+    Lazy::force(&ON_BLOCKING, ruby);
+    LazyId::force(&HANDLE_INTERRUPT, ruby);
+}
+
+/// Runs `work` while other threads can raise something in this one only where it blocks: `Thread.handle_interrupt`. An error
+/// that comes from outside takes the place of the one that `work` ends with.
+pub fn deferring_interrupts<R>(ruby: &Ruby, work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+    unsafe extern "C" fn run<F: FnOnce() -> Result<R, Error>, R>(
+        _: VALUE,
+        job: VALUE,
+        _: c_int,
+        _: *const VALUE,
+        _: VALUE,
+    ) -> VALUE {
+        // SAFETY: the job is that of the call below, and live.
+        let job = unsafe { &mut *(job as *mut Job<F, Result<R, Error>>) };
+        job.run_once();
+        if let Some(Ok(Err(error))) = job.result.take_if(|result| matches!(result, Ok(Err(_)))) {
+            // SAFETY: it is the last thing here, and `protect` is around it.
+            unsafe { resume_error(error) }
+        }
+        rb_sys::Qnil as _
+    }
+    fn run_of<F: FnOnce() -> Result<R, Error>, R>(
+        _: &Job<F, Result<R, Error>>,
+    ) -> rb_sys::rb_block_call_func_t {
+        Some(run::<F, R>)
+    }
+    if alone() {
+        // A signal does not ask.
+        return work();
+    }
+    let mut job = Job::new(work);
+    let run = run_of(&job);
+    let mask = ruby.get_inner(&ON_BLOCKING).as_raw();
+    let name = LazyId::get_inner_with(&HANDLE_INTERRUPT, ruby).as_raw();
+    let data = job.as_ptr() as VALUE;
+    // SAFETY: the function matches its argument, and the job outlives the call. What is raised is the error.
+    protect(|| unsafe { rb_sys::rb_block_call(rb_sys::rb_cThread, name, 1, &mask, run, data) })?;
+    job.finish()
+        .unwrap_or_else(|| Err(error::runtime(ruby, "Thread.handle_interrupt has not called its block")))
 }
 
 /// With INTR_FAIL Ruby neither raises nor runs other Ruby code on this thread; without, this must be under `protect`.

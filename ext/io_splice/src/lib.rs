@@ -7,6 +7,7 @@
 
 mod background;
 mod copy;
+mod copy_object;
 mod core_ext;
 mod end;
 mod error;
@@ -15,6 +16,7 @@ mod frozen;
 mod gvl;
 mod io_buffer;
 mod number;
+mod object;
 mod opened;
 mod pages;
 mod park;
@@ -68,7 +70,10 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     }
     // A private constant of the Ruby layer, so that none of this is for users to call.
     let copying = splice.define_module("Copying")?;
+    copying.define_singleton_method("copy", function!(copy::copy_stream, -1))?;
+    copying.define_singleton_method("copy_by_methods", function!(copy::copy_by_methods, -1))?;
     copying.define_singleton_method("copy_between", function!(copy::copy_between, -1))?;
+    copying.define_singleton_method("copy_from_object", function!(copy::copy_from_object, -1))?;
     copying.define_singleton_method("tee_between", function!(tee_stream::tee_between, -1))?;
     copying.define_singleton_method("splice_reserved", function!(transfer::splice_reserved, -1))?;
     copying.define_singleton_method("relay_between", function!(relay::relay_between, -1))?;
@@ -108,6 +113,9 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     copying.define_singleton_method("define_copy_stream", function!(core_ext::define_copy_stream, 1))?;
     copying.define_singleton_method("check_copy", function!(copy::check_copy, 2))?;
     copying.define_singleton_method("check_ends", function!(copy::check_ends, -1))?;
+    copying.define_singleton_method("descriptor?", function!(object::is_descriptor, 1))?;
+    copying.define_singleton_method("resolve_source", function!(object::resolve_source, 1))?;
+    copying.define_singleton_method("resolve_target", function!(object::resolve_target, 1))?;
     let pages = splice.define_class("Pages", ruby.class_object())?;
     pages.undef_default_alloc_func();
     pages.define_singleton_method("new", method!(Pages::new, 1))?;
@@ -126,6 +134,8 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     Flow::class(ruby);
     Engine::class(ruby);
     TransferHandle::class(ruby);
+    gvl::init(ruby);
+    object::init(ruby);
     Lazy::force(&EAGAIN, ruby);
     Lazy::force(&error::PARTIAL_WRITE, ruby);
     Lazy::force(&error::PARTIAL_TEE, ruby);

@@ -10,6 +10,7 @@ use magnus::typed_data::Obj;
 use magnus::value::ReprValue;
 use magnus::{DataTypeFunctions, Error, RString, RTypedData, Ruby, TryConvert, TypedData, Value};
 
+use crate::reentry::once;
 use crate::ruby_io::is_io;
 use crate::{error, gvl};
 
@@ -62,6 +63,19 @@ impl Opened {
                 Some(Err(errno)) => return Err(error::open(ruby, errno, path.as_value())),
             }
         }
+    }
+
+    /// Hands over the file at a path, which is closed afterwards.
+    pub fn with<R>(
+        ruby: &Ruby,
+        path: Value,
+        flags: i32,
+        use_file: impl FnOnce(Value) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let opened = once(ruby, || Self::new(ruby, path, flags))?;
+        let used = use_file(opened.as_value());
+        let closed = if used.is_ok() { opened.close() } else { gvl::ensure(|| opened.close()) };
+        closed.and(used)
     }
 
     fn fd(&self) -> MutexGuard<'_, Option<PrivateFd>> {

@@ -3,12 +3,12 @@ use std::os::fd::BorrowedFd;
 use io_splice_core::copy::{TeeStream, TeeStreamPause};
 use io_splice_core::{Errno, Side, copied};
 use magnus::block::Proc;
-use magnus::rb_sys::{FromRawValue, protect};
 use magnus::value::ReprValue;
 use magnus::{Error, IntoValue, RArray, RString, Ruby, TryConvert, Value};
 
 use crate::copy::empty_opened;
 use crate::end::{End, descriptor_of, descriptors_for_copy};
+use crate::object::new_string;
 use crate::park::park;
 use crate::reentry::once;
 use crate::wait::timed_out;
@@ -37,7 +37,7 @@ pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
 
     sync_buffers(input.as_ref(), &outputs)?;
     let nothing = vec![0; outputs.len()];
-    let not_begun = |error| error::partial_tee(ruby, error, None, &nothing);
+    let not_begun = |error| error::partial_tee(ruby, error, (), &nothing);
     let mut copy = plan(input, &outputs, len).map_err(not_begun)?.map_err(|errno| {
         let why = (errno == Errno::INVAL).then_some("an output is the pipe that is the input");
         error::errno(errno, NAME, why)
@@ -182,7 +182,7 @@ impl Work {
 
     fn hand_over(&mut self, ruby: &Ruby, output: usize) -> Result<(), Error> {
         let bytes = self.copy.bytes_for(output).map_err(|errno| error::errno(errno, NAME, None))?;
-        let bytes = string(bytes)?;
+        let bytes = new_string(bytes)?;
         let handed = bytes.len();
         let before: u64 = self.taken.entry(output as isize)?;
         let hand_over = self.hand_over;
@@ -232,11 +232,3 @@ fn sync_buffers(input: Option<&End>, outputs: &[Option<End>]) -> Result<(), Erro
 }
 
 type Descriptors<'end> = (Option<BorrowedFd<'end>>, Vec<Option<BorrowedFd<'end>>>);
-
-/// A String of these bytes.
-fn string(bytes: &[u8]) -> Result<RString, Error> {
-    // SAFETY: Ruby copies the bytes; for want of memory it raises.
-    let string = protect(|| unsafe { rb_sys::rb_str_new(bytes.as_ptr().cast(), bytes.len() as _) })?;
-    // SAFETY: it is what Ruby has just returned.
-    RString::try_convert(unsafe { Value::from_raw(string) })
-}

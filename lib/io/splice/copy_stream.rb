@@ -20,6 +20,9 @@ class IO
     # source is closed, say. A file that was made for the copy stays too, empty. A file is not copied to its own path:
     # it would be emptied before.
     #
+    # An object that is written to may keep and change the strings that it is given. What it says that it has not taken
+    # of one, it is given again. What an object that is read from gives beyond `len` goes back into it.
+    #
     # Bytes are copied as they are, whatever encodings and newlines the IOs convert, and the modes of both stay as they
     # are. (`IO.copy_stream` makes its target binary for good.)
     #
@@ -54,8 +57,7 @@ class IO
     # @see https://man7.org/linux/man-pages/man2/sendfile.2.html sendfile(2)
     # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
     def self.copy_stream(src, dst, len = nil, src_offset = nil, &)
-      tls = Copying.tls?(src) || Copying.tls?(dst)
-      copied = Copying.__send__(tls ? :copy_tls : :copy, src, dst, len, src_offset, &)
+      copied = Copying.copy(src, dst, len, src_offset, &)
       raise EOFError, "end of file reached after #{copied} of #{len} bytes" if len && copied < len
 
       copied

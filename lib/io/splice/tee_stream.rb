@@ -65,19 +65,7 @@ class IO
           Thread.handle_interrupt(Object => :on_blocking) { bytes = read_from(src, name, most, buffer) }
           passed_on = bytes && write(bytes)
         ensure # also when the thread is killed, and after a throw
-          if bytes && !passed_on
-            Copying.without_interrupts { unread(src, bytes.byteslice((@hand_over.taken.max - before)..)) }
-          end
-        end
-
-        def unread(src, rest)
-          src.pos -= rest.bytesize
-        rescue StandardError
-          begin
-            src.ungetbyte(rest)
-          rescue StandardError
-            nil
-          end
+          Copying.unread_object(src, bytes.byteslice((@hand_over.taken.max - before)..)) if bytes && !passed_on
         end
 
         def read_from(src, name, most, buffer)
@@ -151,25 +139,19 @@ class IO
       def tee(src, dsts, len, &progress)
         check_copy(len, nil)
         from, *to = resolve_tls(src, *dsts)
-        tee_any(dsts, [(from unless tls?(from)), *to], src, len, nil, &progress)
-      end
-
-      def tee_any(dsts, ends, src, len, src_offset, &progress)
         hand_over = HandOver.new(dsts)
-        open_ends(ends, src_offset) do |input, *outputs|
-          next hand_over.tee_between(input, len, outputs, &progress) if input && !src_offset
+        open_ends([(from unless tls?(from)), *to], nil) do |input, *outputs|
+          next hand_over.tee_between(input, len, outputs, &progress) if input
 
-          tee_object(input ? io_of(input) : src, outputs, len, src_offset, hand_over, &progress)
+          tee_object(src, outputs, len, hand_over, &progress)
         end
       rescue PartialTee => e
         e.instance_variable_set(:@target, e.target && dsts[e.target])
         raise
       end
 
-      def tee_object(src, outputs, len, src_offset, hand_over, &progress)
-        broadcast = Broadcast.new(outputs, hand_over, progress)
-        # Ruby knows how to read at an offset, and what to say where there is none.
-        copied = src_offset ? original_copy.call(src, broadcast, len, src_offset) : broadcast.copy_from(src, len)
+      def tee_object(src, outputs, len, hand_over, &progress)
+        copied = Broadcast.new(outputs, hand_over, progress).copy_from(src, len)
         outputs.grep(Opened, &:empty) if copied.zero?
         progress&.call(copied)
         copied

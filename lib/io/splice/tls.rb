@@ -77,7 +77,7 @@ class IO
       # Copies from or to a TLS socket, through the kernel as far as that encrypts.
       def copy_tls(src, dst, len, src_offset, &progress)
         from, to = resolve_tls(src, dst)
-        return copy(src, dst, len, src_offset, &progress) unless from && to && !(src_offset && tls?(src))
+        return copy_by_methods(src, dst, len, src_offset, &progress) unless from && to && !(src_offset && tls?(src))
 
         check_copy(len, src_offset)
         return copy_from_tls(src, to, len, &progress) if tls?(src)
@@ -119,7 +119,7 @@ class IO
       end
 
       def copy_decrypted(ssl, output, most, &)
-        tee_any([output], [nil, output], ssl, [[decrypted(ssl), 1].max, most].compact.min, nil, &)
+        copy_from_object(ssl, output, [[decrypted(ssl), 1].max, most].compact.min, &)
       end
     end
   end
