@@ -1,8 +1,5 @@
 # frozen_string_literal: true
 
-require "io/wait"
-require "socket"
-
 class IO
   module Splice
     # @private
@@ -209,6 +206,7 @@ class IO
       # @private
       class TLSRelay
         def initialize(a, b, idle_timeout)
+          require "socket"
           (a_in, a_out), (b_in, b_out) = [a, b].map { |side| Copying.pair(side) }
           Copying.check_terms([false, idle_timeout, nil])
           @idle_timeout = idle_timeout

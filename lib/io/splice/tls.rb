@@ -17,11 +17,12 @@ class IO
     #   ssl = OpenSSL::SSL::SSLSocket.new(client, context)
     #   IO::Splice.ktls(ssl) # => []
     #
-    # @param ssl [OpenSSL::SSL::SSLSocket]
+    # @param ssl [OpenSSL::SSL::SSLSocket] the connection
     # @return [Array<Symbol>] `[]`, `[:write]`, `[:read]` or `[:read, :write]`; `[]` also before the handshake is done,
     #   after an error of the connection, and when it is closed
     # @raise [TypeError] if it is not an `OpenSSL::SSL::SSLSocket`
     # @see https://docs.kernel.org/networking/tls.html Kernel TLS
+    # @see https://man7.org/linux/man-pages/man2/getsockopt.2.html getsockopt(2)
     # @see https://docs.openssl.org/3.0/man3/SSL_CTX_set_options/ SSL_CTX_set_options(3)
     def self.ktls(ssl)
       raise TypeError, "#{Copying.kind(ssl)} is not an OpenSSL::SSL::SSLSocket" unless Copying.tls?(ssl)
@@ -94,20 +95,23 @@ class IO
 
       # What OpenSSL has decrypted goes first. When the kernel stops, it stands at a record that is not data, or at the
       # end: what that is, OpenSSL says with the next byte.
-      def copy_from_tls(ssl, dst, len, &progress)
-        open_targets([dst]) do |(output)|
-          copied = 0
-          so_far = progress && ->(bytes) { progress.call(copied + bytes) }
-          loop do
-            copied += copy_between(ssl, output, len && (len - copied), nil, &so_far) unless decrypted?(ssl)
-            moved = copy_decrypted(ssl, output, len && (len - copied), &so_far)
-            break copied if moved.zero?
-
-            copied += moved
-          end
-        end
+      def copy_from_tls(ssl, dst, len, &)
+        open_targets([dst]) { |(output)| copy_records(ssl, output, len, &) }
       ensure
         without_interrupts { take_back(ssl) }
+      end
+
+      def copy_records(ssl, output, len, &progress)
+        copied = 0
+        so_far = progress && ->(bytes) { progress.call(copied + bytes) }
+        loop do
+          left = len && (len - copied)
+          moved = decrypted?(ssl) ? 0 : copy_between(ssl, output, left, nil, &so_far)
+          moved = copy_decrypted(ssl, output, left, &so_far) if moved.zero?
+          return copied if moved.zero?
+
+          copied += moved
+        end
       end
 
       # What could not be delivered went back into Ruby's buffer of the bare socket, where nobody looks for it.
