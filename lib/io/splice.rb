@@ -59,9 +59,9 @@ class IO
   #
   # ## What all calls have in common
   #
-  # **An io** is an {IO}, an Integer file descriptor, or an object with `to_io`. An `SSLSocket` and its
-  # like are refused with `TypeError`: their `to_io` is the bare socket, on which the bytes would leave
-  # unencrypted.
+  # **An io** is an {IO}, an Integer file descriptor, or an object with `to_io`. So is an `SSLSocket` in the directions
+  # that the kernel encrypts: see {ktls}. In the others it is refused with `TypeError`, as its like are: their `to_io` is
+  # the bare socket, on which the bytes would leave unencrypted.
   #
   # **Waiting** is decided by the flags alone, not by `O_NONBLOCK`, which Ruby sets on every pipe and
   # socket: without {F_NONBLOCK} a call waits, with it, and in every `try…`, it does not. It waits through
@@ -147,7 +147,7 @@ class IO
     #   @raise [IO::TimeoutError] after `IO#timeout` (Ruby 3.2)
     #   @raise [ArgumentError] if `len` or an offset is negative
     #   @raise [RangeError] if an offset is larger than any file, or a descriptor than any descriptor
-    #   @raise [TypeError] if an argument is of the wrong kind, or an SSLSocket
+    #   @raise [TypeError] if an argument is of the wrong kind, or an SSLSocket that the kernel does not encrypt
     #   @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
 
     # @!method self.trysplice(io_in, off_in, io_out, off_out, len, flags = 0)
@@ -203,7 +203,7 @@ class IO
     #   @raise [IO::TimeoutError] after `IO#timeout` (Ruby 3.2)
     #   @raise [ArgumentError] if `len` is negative
     #   @raise [RangeError] if a descriptor is larger than any descriptor
-    #   @raise [TypeError] if an argument is of the wrong kind, or an SSLSocket
+    #   @raise [TypeError] if an argument is of the wrong kind, or an SSLSocket that the kernel does not encrypt
     #   @see https://man7.org/linux/man-pages/man2/tee.2.html tee(2)
 
     # @!method self.trytee(io_in, io_out, len, flags = 0)
@@ -276,7 +276,7 @@ class IO
     #   @raise [IO::Buffer::AllocationError] if a buffer has no memory (any more)
     #   @raise [IO::Buffer::InvalidatedError] if a buffer is a slice of one that has no memory any more
     #   @raise [RangeError] if a descriptor is larger than any descriptor
-    #   @raise [TypeError] if an argument is of the wrong kind, or an SSLSocket
+    #   @raise [TypeError] if an argument is of the wrong kind, or an SSLSocket that the kernel does not encrypt
     #   @see https://man7.org/linux/man-pages/man2/vmsplice.2.html vmsplice(2)
 
     # Bytes in pages of memory of their own, for what is sent again and again: a header, a template, a cached body.

@@ -14,11 +14,40 @@ class << self
   def client = connection(:client)
   def upstream = connection(:upstream)
   def upload = connection(:upload)
+  def ssl = @ssl ||= encrypted
+  def key = @key ||= OpenSSL::PKey::EC.generate("prime256v1")
   def checksum = @checksum ||= IO.popen("sha256sum >sums", "w")
   def r = (@pipe ||= IO.pipe).first
   def w = (@pipe ||= IO.pipe).last
 
+  def certificate
+    @certificate ||= OpenSSL::X509::Certificate.new.tap do |certificate|
+      certificate.subject = certificate.issuer = OpenSSL::X509::Name.parse("/CN=localhost")
+      certificate.public_key = key
+      certificate.serial = 1
+      certificate.not_before = Time.now - 60
+      certificate.not_after = Time.now + 3600
+      certificate.sign(key, "SHA256")
+    end
+  end
+
   private
+
+  # The side of a server. The other one says something and then nothing more, and takes whatever comes.
+  def encrypted
+    require "openssl"
+    context = OpenSSL::SSL::SSLContext.new
+    context.cert = certificate
+    context.key = key
+    sides = UNIXSocket.pair
+    Thread.new do
+      client = OpenSSL::SSL::SSLSocket.new(sides.last).tap(&:connect)
+      client.write("hello\n")
+      client.__send__(:stop)
+      client.read
+    end
+    OpenSSL::SSL::SSLSocket.new(sides.first, context).tap(&:accept)
+  end
 
   # When a relay has brought it to its end, the name stands for the next one.
   def connection(name)

@@ -41,6 +41,9 @@ class IO
     # delivered goes back into Ruby's read buffer of the side that it came from. A connection that was reset is
     # `Errno::ECONNRESET` or `Errno::EPIPE`, after what had arrived from the other side has been delivered.
     #
+    # A side may be an `SSLSocket`. A direction goes through its descriptor where the kernel does that (see {ktls}), else
+    # through its own methods. Its end is a close_notify.
+    #
     # It waits as every call here does: see {Splice}. Under a fiber scheduler a side that another fiber closes is
     # not noticed before something else happens.
     #
@@ -54,8 +57,8 @@ class IO
     #   client.read # => "echo: hello\n"
     #   proxy.value # => [6, 12]
     #
-    # @param a [IO, Integer, #to_io, Array] a socket, or a pair of an input and an output
-    # @param b [IO, Integer, #to_io, Array] the like
+    # @param a [IO, Integer, #to_io, OpenSSL::SSL::SSLSocket, Array] a socket, or a pair of an input and an output
+    # @param b [IO, Integer, #to_io, OpenSSL::SSL::SSLSocket, Array] the like
     # @param idle_timeout [Numeric, nil] how many seconds may go by without a byte in either direction
     # @return [Array(Integer, Integer)] the bytes from a to b, and from b to a
     # @raise [TimeoutError] after `idle_timeout`, or after `IO#timeout` of a side that is waited for (Ruby 3.2)
@@ -65,8 +68,9 @@ class IO
     # @raise [IOError] if a side is closed, meanwhile too, or not open for that direction
     # @raise [ArgumentError] if `idle_timeout` is negative, or an array is no pair
     # @raise [RangeError] if a descriptor is larger than any descriptor
-    # @raise [TypeError] if an argument is of the wrong kind, or an object that reads or writes by methods of its own,
-    #   as an SSLSocket does
+    # @raise [OpenSSL::SSL::SSLError] as OpenSSL says, for instance if a connection ends without a close_notify
+    # @raise [TypeError] if an argument is of the wrong kind, or an object, other than an SSLSocket, that reads or writes
+    #   by methods of its own
     # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
     # @see https://man7.org/linux/man-pages/man2/shutdown.2.html shutdown(2)
     def self.relay(a, b, idle_timeout: nil)
@@ -95,8 +99,7 @@ class IO
       def check_end(end_)
         return if descriptor?(end_) || tls?(end_) || !can?(end_, :to_io)
 
-        raise TypeError, "#{kind(end_)} has methods of its own to read and write, which a relay does not use: " \
-                         "give it what to_io says, if it may go around them"
+        raise TypeError, "#{kind(end_)} has methods of its own to read and write, which a relay does not use"
       end
 
       # Tells who reads from an output that is no socket that this is all. Only closing does that.
