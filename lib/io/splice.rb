@@ -59,9 +59,9 @@ class IO
   #
   # ## What all calls have in common
   #
-  # **An io** is an {IO}, an Integer file descriptor, or an object with `to_io`. So is an `SSLSocket` in the directions
-  # that the kernel encrypts: see {ktls}. In the others it is refused with `TypeError`, as its like are: their `to_io` is
-  # the bare socket, on which the bytes would leave unencrypted.
+  # **An io** is an {IO}, an Integer file descriptor, or an object with `to_io`. So is an `SSLSocket` in a direction
+  # that the kernel encrypts: see {ktls}. In any other it is refused with `TypeError`, as its like are: their `to_io`
+  # is the bare socket, on which the bytes would leave unencrypted.
   #
   # **Waiting** is decided by the flags alone, not by `O_NONBLOCK`, which Ruby sets on every pipe and
   # socket: without {F_NONBLOCK} a call waits, with it, and in every `try…`, it does not. It waits through

@@ -41,8 +41,8 @@ class IO
     # delivered goes back into Ruby's read buffer of the side that it came from. A connection that was reset is
     # `Errno::ECONNRESET` or `Errno::EPIPE`, after what had arrived from the other side has been delivered.
     #
-    # A side may be an `SSLSocket`. A direction goes through its descriptor where the kernel does that (see {ktls}), else
-    # through its own methods. Its end is a close_notify.
+    # A side may be an `SSLSocket`. A direction goes through its descriptor where the kernel does that (see {ktls}),
+    # else through its own methods. Its end is a close_notify.
     #
     # It waits as every call here does: see {Splice}. Under a fiber scheduler a side that another fiber closes is
     # not noticed before something else happens.
@@ -69,8 +69,8 @@ class IO
     # @raise [ArgumentError] if `idle_timeout` is negative, or an array is no pair
     # @raise [RangeError] if a descriptor is larger than any descriptor
     # @raise [OpenSSL::SSL::SSLError] as OpenSSL says, for instance if a connection ends without a close_notify
-    # @raise [TypeError] if an argument is of the wrong kind, or an object, other than an SSLSocket, that reads or writes
-    #   by methods of its own
+    # @raise [TypeError] if an argument is of the wrong kind, or an object, other than an SSLSocket, that reads or
+    #   writes by methods of its own
     # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
     # @see https://man7.org/linux/man-pages/man2/shutdown.2.html shutdown(2)
     def self.relay(a, b, idle_timeout: nil)
