@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-BENCHES = FileList["bench/{call,routes,small,growth,vmsplice,relay,background}.rb"]
+BENCHES = FileList["bench/{call,routes,small,growth,vmsplice,relay,background,tls}.rb"]
 
 namespace :bench do
   BENCHES.each do |path|

@@ -114,7 +114,8 @@ impl ObjectCopy {
     fn step(&mut self, ruby: &Ruby) -> Result<Step, Error> {
         if self.portion.is_none() {
             let alone = gvl::alone();
-            let step = self.source.read(ruby, self.left, &mut self.buffer, &mut self.portion)?;
+            let most = self.left.min(self.target.most());
+            let step = self.source.read(ruby, most, &mut self.buffer, &mut self.portion)?;
             let Some(portion) = &mut self.portion else { return Ok(step) };
             self.surplus = portion.split_off(self.left);
             self.left -= portion.len() as u64;
@@ -274,6 +275,14 @@ impl Target {
         let end = End::new(ruby, given, Side::Output)?;
         let copy = plan(ruby, end, extent, Plan::for_output)?;
         Ok(Self::Descriptor { given, end, copy })
+    }
+
+    /// How much is to be written to it at once.
+    fn most(&self) -> u64 {
+        match self {
+            Self::Object(object) => object.most(),
+            Self::Descriptor { .. } => u64::MAX,
+        }
     }
 
     /// Brings a portion to the target, and removes from it what that has taken.

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use io_splice_core::copy::{CopyStream, Host, Pause, Plan};
-use io_splice_core::{Awaited, Side, Waited, kernel_tls};
+use io_splice_core::{Awaited, Side, Step, Waited, kernel_tls, write_now};
 use magnus::typed_data::Obj;
 use magnus::value::ReprValue;
 use magnus::{DataTypeFunctions, Error, IntoValue, RArray, RString, Ruby, TryConvert, TypedData, Value};
@@ -109,6 +109,19 @@ fn read_ahead(ruby: &Ruby, input: End, copy: &mut CopyStream) -> Result<(), Erro
 pub fn take_read_ahead(ruby: &Ruby, io: Value) -> Result<RString, Error> {
     let bytes = End::new(ruby, io, Side::Input)?.take_read_ahead(ruby, u64::MAX)?;
     Ok(ruby.str_from_slice(&bytes))
+}
+
+/// `send_now(socket, bytes)`: how many it has taken, nil if it would block.
+pub fn send_now(ruby: &Ruby, socket: Value, bytes: RString) -> Result<Option<usize>, Error> {
+    let end = End::new(ruby, socket, Side::Output)?;
+    let fd = descriptor_of(NAME, &end)?;
+    // SAFETY: no Ruby code runs while they are borrowed.
+    match write_now(fd, unsafe { bytes.as_slice() }) {
+        Ok(Step::Moved(bytes)) => Ok(Some(bytes)),
+        Ok(Step::WouldBlock) => Ok(None),
+        Ok(Step::Ended) => Ok(Some(0)),
+        Err(errno) => Err(error::errno(errno, NAME, None)),
+    }
 }
 
 /// `kernel_tls(io)`: whether the kernel decrypts what comes from a socket, and whether it encrypts what goes to it.

@@ -403,18 +403,29 @@ pub struct TargetObject {
     object: Value,
     /// Once that is known: the encoding of what it neither keeps nor changes, if it does neither.
     keeps_nothing_in: Option<Option<c_int>>,
+    /// How much it is to be given at once.
+    most: u64,
 }
 
 /// Whose `write` neither keeps nor changes what it is given, by name: not all of them are loaded.
-const KEEP_NOTHING: [&[u8]; 3] = [STRING_IO, b"Zlib::GzipWriter", b"OpenSSL::Buffering"];
+const KEEP_NOTHING: [&[u8]; 3] = [STRING_IO, b"Zlib::GzipWriter", TLS];
 const STRING_IO: &[u8] = b"StringIO";
+const TLS: &[u8] = b"OpenSSL::Buffering";
+
+/// What a record of TLS holds. `write` of more copies what does not fit into the first one once more.
+const RECORD: u64 = 16 << 10;
 
 /// A shorter String is rather copied than looked after.
 const SHORT: usize = 8 << 10;
 
 impl TargetObject {
     pub fn new(object: Value) -> Self {
-        Self { object, keeps_nothing_in: None }
+        Self { object, keeps_nothing_in: None, most: u64::MAX }
+    }
+
+    /// How much it is to be given at once, as far as that is known.
+    pub fn most(&self) -> u64 {
+        self.most
     }
 
     /// Writes a portion, and removes from it what the object says that it has taken. The object may keep the String that it
@@ -477,6 +488,9 @@ impl TargetObject {
             let is_utf_8 = |encoding: Value| rb_sys::rb_to_encoding_index(encoding.as_raw()) == utf_8;
             if encoding.is_some_and(is_utf_8) { utf_8 } else { rb_sys::rb_ascii8bit_encindex() }
         };
+        if owner == Some(TLS) {
+            self.most = RECORD;
+        }
         let known = owner.filter(|owner| KEEP_NOTHING.contains(owner)).map(encoding_in);
         self.keeps_nothing_in = Some(known);
         known

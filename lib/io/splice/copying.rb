@@ -64,7 +64,7 @@ class IO
       # Gives bytes back that an object has given and nobody has taken, if it can take them.
       def unread_object(src, bytes)
         without_interrupts do
-          next read_buffer(src)&.prepend(bytes) if tls?(src)
+          next read_buffer(src)&.prepend(bytes.b) if tls?(src)
 
           src.pos -= bytes.bytesize
         rescue StandardError

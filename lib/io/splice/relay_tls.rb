@@ -7,7 +7,8 @@ class IO
       # A side of a relay that is read from: by methods, which wait for nobody.
       # @private
       class Input
-        PORTION = 64 << 10
+        # As large as a record of TLS: what is written is sent at once then.
+        PORTION = 16 << 10
 
         # @return [IO] what is waited for
         attr_reader :io
@@ -15,6 +16,7 @@ class IO
         def initialize(end_)
           @end = end_
           @io = Copying.io_to_wait_for(end_)
+          @buffer = String.new
         end
 
         def tls? = Copying.tls?(@end)
@@ -22,14 +24,15 @@ class IO
         # Whether it has bytes that the kernel does not have any more.
         def decrypted? = tls? && Copying.decrypted?(@end)
 
-        # @return [String, nil, Symbol] bytes, nil at the end, or `:wait_readable` or `:wait_writable`
+        # @return [String, nil, Symbol] bytes, as long as it is not called again; nil at the end; or `:wait_readable` or
+        #   `:wait_writable`
         def read
-          # Of a socket it leaves the mode as it is, which Ruby's read_nonblock does not.
-          return @end.read_nonblock(PORTION, exception: false) if Copying.tls?(@end)
-          return @io.read_nonblock(PORTION, exception: false) unless @io.is_a?(BasicSocket)
+          return @end.read_nonblock(PORTION, @buffer, exception: false) if tls?
+          return @io.read_nonblock(PORTION, @buffer, exception: false) unless @io.is_a?(BasicSocket)
 
+          # It leaves the mode of a socket as it is, which Ruby's read_nonblock does not.
           bytes = Copying.read_ahead(@io)
-          bytes = @io.recv_nonblock(PORTION, exception: false) if bytes.empty?
+          bytes = @io.recv_nonblock(PORTION, 0, @buffer, exception: false) if bytes.empty?
           bytes unless bytes == ""
         end
 
@@ -38,7 +41,7 @@ class IO
           return @io.ungetbyte(bytes) unless tls?
 
           Copying.take_back(@end)
-          Copying.read_buffer(@end)&.prepend(bytes)
+          Copying.read_buffer(@end)&.prepend(bytes.b)
         rescue IOError
           nil # it is closed
         end
@@ -62,7 +65,7 @@ class IO
         # @return [Integer, Symbol] how many bytes it has taken, or `:wait_writable` or `:wait_readable`
         def write(bytes)
           return @end.write_nonblock(bytes, exception: false) if Copying.tls?(@end)
-          return @io.sendmsg_nonblock(bytes, Socket::MSG_NOSIGNAL, exception: false) if @io.is_a?(BasicSocket)
+          return Copying.send_now(@io, bytes) || :wait_writable if @io.is_a?(BasicSocket)
 
           @io.write_nonblock(bytes, exception: false)
         end
@@ -90,6 +93,10 @@ class IO
       # One direction of a relay with a TLS side: in the kernel where that encrypts for both ends, else by methods.
       # @private
       class Direction
+        # How many steps it makes before the other direction has its turn.
+        TURN = 32
+        NOTHING = ""
+
         # @return [Array<Array(IO, Boolean)>] what it waits for, each with whether it is to be written to
         attr_reader :awaited
 
@@ -104,7 +111,7 @@ class IO
                        (!Copying.tls?(dst) || Copying.kernel_writes?(dst))
           @state = :open
           @bytes = 0
-          @held = ""
+          @held = NOTHING
         end
 
         # @return [Integer] how many bytes have reached the output
@@ -117,7 +124,7 @@ class IO
         def advance
           @awaited = []
           @rest = nil
-          moved = @state == :ended ? tell : move
+          moved = TURN.times.take_while { move }.any?
           @waits_since = (@waits_since || Copying.now unless moved)
           moved
         end
@@ -145,6 +152,7 @@ class IO
         private
 
         def move
+          return @state == :ended && tell unless @state == :open
           return deliver unless @held.empty?
           return take(@input.read) if !@in_kernel || @input.decrypted?
 
@@ -185,7 +193,7 @@ class IO
           return await(@output.io, written == :wait_writable) if written.is_a?(Symbol)
 
           @bytes += written
-          @held = @held.byteslice(written..)
+          @held = written == @held.bytesize ? NOTHING : @held.byteslice(written..)
           true
         end
 

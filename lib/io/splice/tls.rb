@@ -116,7 +116,7 @@ class IO
 
       # What could not be delivered went back into Ruby's buffer of the bare socket, where nobody looks for it.
       def take_back(ssl)
-        bytes = +""
+        bytes = String.new
         portion = nil
         bytes << portion until ssl.closed? || (portion = read_ahead(ssl.to_io)).empty?
         read_buffer(ssl).prepend(bytes)
