@@ -147,6 +147,16 @@ class BackgroundTest < Minitest::Test
     assert_includes error.message, "3 of 10"
   end
 
+  def test_what_ends_too_soon_counts_as_failed
+    mine = IO::Splice::Background.new
+    mine.copy_stream(tempfile("abc"), File::NULL, 10)
+    mine.tee_stream(tempfile("abc"), File::NULL, File::NULL, len: 4)
+    mine.copy_stream(tempfile("abc"), File::NULL, 3)
+    mine.tee_stream(tempfile("abc"), File::NULL, File::NULL, len: 0)
+    assert(guarded { mine.drain })
+    assert_equal({ under_way: 0, begun: 4, done: 2, cancelled: 0, failed: 2, bytes: 9 }, mine.stats)
+  end
+
   def test_a_full_disk_is_an_error
     transfer = background.copy_stream(tempfile("abc"), "/dev/full")
     assert_instance_of(Errno::ENOSPC, guarded { transfer.wait.error })

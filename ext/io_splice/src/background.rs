@@ -312,7 +312,8 @@ fn exception(ruby: &Ruby, ended: &Ended) -> Option<Error> {
     let delivered = &ended.delivered;
     let relayed = || [0, 1].map(|way| delivered.get(way).copied().unwrap_or(0));
     let error = match ended.outcome {
-        Outcome::Done => return None,
+        // Of what is short the Transfer knows how much was asked for.
+        Outcome::Done | Outcome::Short => return None,
         Outcome::Cancelled => error::cancelled(ruby),
         Outcome::Idle => error::timeout(ruby, "Timed out: no byte for too long"),
         Outcome::CopyStream(Pause::TimedOut(side)) => timed_out(ruby, side),

@@ -68,6 +68,8 @@ pub enum Work {
 pub enum Outcome {
     /// All is copied.
     Done,
+    /// All that there was is copied, and it was less than was asked for.
+    Short,
     /// Somebody has cancelled it, or the engine was stopped.
     Cancelled,
     /// No byte has reached an output for too long.

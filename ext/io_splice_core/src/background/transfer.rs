@@ -313,12 +313,13 @@ impl Transfer {
     pub fn end(mut self: Box<Self>, outcome: Outcome, why: Option<&'static str>) -> (Ended, Vec<Lingering>) {
         let mut unread = [Vec::new(), Vec::new()];
         // After a panic nobody knows what is held.
-        if !matches!(outcome, Outcome::Done | Outcome::Panicked) {
+        let is_done = matches!(outcome, Outcome::Done | Outcome::Short);
+        if !is_done && outcome != Outcome::Panicked {
             let aborted = catch_unwind(AssertUnwindSafe(|| self.abort()));
             unread = aborted.ok().filter(|_| self.keep).unwrap_or_default();
         }
         self.progress.set(self.work.bytes());
-        let lingering = if outcome == Outcome::Done && !self.keep { self.linger() } else { Vec::new() };
+        let lingering = if is_done && !self.keep { self.linger() } else { Vec::new() };
         (0..self.ends.len()).for_each(|end| self.close(end));
         let delivered = self.work.delivered();
         (Ended { token: self.progress.token, outcome, why, delivered, unread, stuck: false }, lingering)
@@ -431,12 +432,16 @@ impl Work {
     }
 }
 
+fn done(is_short: bool) -> Outcome {
+    if is_short { Outcome::Short } else { Outcome::Done }
+}
+
 fn run_copy(copy: &mut CopyStream, host: &mut Turn<'_>) -> Pace {
     let ends = host.ends;
     let (Some(input), Some(output)) = (ends[0].fd(), ends[1].fd()) else { return Pace::Again };
     loop {
         match copy.run(input, output, host) {
-            Pause::Done => return Pace::Over(Outcome::Done, None),
+            Pause::Done => return Pace::Over(done(copy.is_short()), None),
             Pause::Wait => {
                 copy.release_unless_busy();
                 return Pace::Waits;
@@ -469,7 +474,7 @@ fn run_tee_stream(tee: &mut TeeStream, host: &mut Turn<'_>) -> Pace {
     let ends = host.ends;
     let outputs: Vec<_> = ends[1..].iter().map(End::fd).collect();
     match tee.run(ends[0].fd(), &outputs, host) {
-        TeeStreamPause::Done => Pace::Over(Outcome::Done, None),
+        TeeStreamPause::Done => Pace::Over(done(tee.is_short()), None),
         TeeStreamPause::Wait => {
             tee.release_unless_busy();
             Pace::Waits

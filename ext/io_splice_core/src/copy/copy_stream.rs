@@ -104,6 +104,11 @@ impl<K: Kernel> CopyStream<K> {
         self.pump.delivered()
     }
 
+    /// Whether bytes are missing of those that were asked for: when it is done, the input has ended too soon.
+    pub fn is_short(&self) -> bool {
+        self.pump.is_short()
+    }
+
     /// How many bytes have left the input and not reached the output.
     pub fn in_flight(&self) -> usize {
         self.pump.in_flight.len()

@@ -129,6 +129,11 @@ impl<K: Kernel> Pump<K> {
         self.rate = Some(rate);
     }
 
+    /// Whether bytes are missing of those that were asked for.
+    pub(super) fn is_short(&self) -> bool {
+        self.remaining.is_some_and(|remaining| remaining > 0)
+    }
+
     /// Bytes that were read ahead of the input: they go first, and count.
     pub(super) fn prepend(&mut self, bytes: Vec<u8>) {
         self.remaining = self.remaining.map(|remaining| remaining - bytes.len() as u64);

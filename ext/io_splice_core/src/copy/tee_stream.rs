@@ -167,6 +167,11 @@ impl<K: Kernel> TeeStream<K> {
         self.delivered().max().unwrap_or_default()
     }
 
+    /// Whether bytes are missing of those that were asked for: when it is done, the input has ended too soon.
+    pub fn is_short(&self) -> bool {
+        self.source.is_short()
+    }
+
     /// Copies until it is done or something stands in the way. Without an input there is only what was prepended.
     pub fn run(
         &mut self,

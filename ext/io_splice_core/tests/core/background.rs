@@ -159,6 +159,17 @@ fn an_end_that_is_not_ready_in_time_ends_a_copy_with_a_timeout_for_it() {
     assert_eq!(ended(&engine).outcome, Outcome::CopyStream(Pause::TimedOut(Side::Input)));
 }
 
+#[test]
+fn a_copy_of_more_than_there_is_has_not_ended_well() {
+    let engine = engine();
+    let (output, reader) = unix_pair_in(Blocking::No);
+    begin(&engine, part_job(given(file(b"abc")), given(output), Some(4), None), 1);
+    let ended = ended(&engine);
+    assert_eq!((ended.outcome, ended.delivered), (Outcome::Short, vec![3]));
+    assert_eq!(read_to_end(reader), b"abc");
+    assert_eq!((engine.stats().done, engine.stats().failed), (0, 1));
+}
+
 // tee_streams
 
 #[test]
