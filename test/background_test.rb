@@ -239,6 +239,23 @@ class BackgroundTest < Minitest::Test
     assert_equal [1, 1], mine.stats.values_at(:begun, :done)
   end
 
+  def test_it_has_no_descriptor_and_no_thread_when_the_last_has_ended_after_a_drain_or_a_close
+    { drain: [1, 0], close: [0, 1] }.each do |way, counts|
+      background.copy_stream(File::NULL, File::NULL).wait # whose threads stay
+      GC.start # other tests have left some to it
+      before = [Dir.children("/proc/self/fd"), own_threads]
+      mine = IO::Splice::Background.new(threads: 3)
+      ours, theirs = UNIXSocket.pair
+      transfer = mine.copy_stream(ours, File::NULL)
+      theirs.close if way == :drain
+      guarded { mine.public_send(way) }
+      theirs.close
+      wait_until { (Dir.children("/proc/self/fd") - before.first).empty? && own_threads <= before.last }
+      assert_equal counts, mine.stats.values_at(:done, :cancelled)
+      assert_predicate transfer, :done?
+    end
+  end
+
   def test_a_close_ends_all
     mine = IO::Splice::Background.new
     transfers = Array.new(10) { mine.copy_stream(sockets.first, File::NULL) }
@@ -317,6 +334,8 @@ class BackgroundTest < Minitest::Test
   private
 
   def background = BACKGROUND
+
+  def own_threads = Thread.list.count { |thread| thread.name == "io_splice" }
 
   def sockets = UNIXSocket.pair.each { |socket| @to_close << socket }
 

@@ -218,10 +218,13 @@ impl Engine {
         }
     }
 
-    /// `wait_ended(seconds)`: waits until some have ended, at most for so long. Interrupts are raised.
+    /// `wait_ended(seconds)`: waits until some have ended, at most for so long, or until no more will. Interrupts are raised.
     pub fn wait_ended(ruby: &Ruby, engine: &Self, timeout: Value) -> Result<(), Error> {
         let timeout = seconds(ruby, timeout)?;
-        gvl::without_or_raise(|| wait_until_ready(Side::Input, engine.0.ended(), timeout))
+        match engine.0.ended() {
+            Some(ended) => gvl::without_or_raise(|| wait_until_ready(Side::Input, ended.as_fd(), timeout)),
+            None => Ok(()),
+        }
     }
 
     /// `take_ended`: takes out those that have ended, each as `[token, error, delivered, unread]`.
@@ -234,6 +237,16 @@ impl Engine {
             ended.push((one.token, error, delivered, unread))?;
         }
         Ok(ended)
+    }
+
+    /// `over?`: whether its threads have ended, and all that has ended was taken.
+    pub fn is_over(&self) -> bool {
+        self.0.ended().is_none()
+    }
+
+    /// `drain`
+    pub fn drain(&self) {
+        self.0.drain();
     }
 
     /// `stop`

@@ -101,6 +101,8 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     engine.define_method("tee_stream", method!(Engine::tee_stream, -1))?;
     engine.define_method("take_ended", method!(Engine::take_ended, 0))?;
     engine.define_method("wait_ended", method!(Engine::wait_ended, 1))?;
+    engine.define_method("over?", method!(Engine::is_over, 0))?;
+    engine.define_method("drain", method!(Engine::drain, 0))?;
     engine.define_method("stop", method!(Engine::stop, 0))?;
     engine.define_method("of_this_process?", method!(Engine::is_of_this_process, 0))?;
     engine.define_method("stats", method!(Engine::stats, 0))?;

@@ -200,11 +200,12 @@ class IO
       #   background.copy_stream("page", "copy").wait
       #   background.stats # => { under_way: 0, begun: 1, done: 1, cancelled: 0, failed: 0, bytes: 5 }
       #
-      # @return [Hash{Symbol => Integer}] `:under_way`, `:begun`, `:done`, `:cancelled` and `:failed` transfers, and
-      #   `:bytes` that have reached an output
+      # @return [Hash{Symbol => Integer}] `:under_way`, `:begun`, `:done`, `:cancelled` and `:failed` transfers (failed is
+      #   what {Transfer#value} raises for), and `:bytes` that have reached an output
       def stats = %i[under_way begun done cancelled failed bytes].zip(@under_way.stats).to_h
 
-      # Takes no more transfers, and waits for those under way and for their blocks.
+      # Takes no more transfers, and waits for those under way and for their blocks. The threads and the descriptors of
+      # the background's own are gone soon after the last transfer has ended.
       #
       # @example
       #   background = IO::Splice::Background.new

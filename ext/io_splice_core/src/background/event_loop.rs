@@ -2,7 +2,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
@@ -13,7 +13,7 @@ use super::lingering::Lingering;
 use super::pool::{Pool, Task};
 use super::transfer::{ASK_ANEW, End, INPUT, OUTPUT, Pace, Progress, REGISTERED, Sides, Transfer};
 use super::{Center, Ended, Outcome, locked, new_eventfd, notify, thread};
-use crate::private_fd::PrivateFd;
+use crate::private_fd::{PrivateFd, generation};
 
 /// How long a disk may take until a transfer that is to end is reported without it.
 const GRACE: Duration = Duration::from_millis(200);
@@ -29,21 +29,28 @@ const WAKE: u64 = u64::MAX;
 /// The part of an event loop that everybody may use.
 #[derive(Debug)]
 pub(super) struct EventLoop {
-    epoll: PrivateFd,
-    /// Readable when the inbox is not empty.
-    wake: PrivateFd,
+    /// Its thread's, which closes it at its end.
+    epoll: Weak<PrivateFd>,
     inbox: Mutex<Inbox>,
+    /// That of its process.
+    generation: u32,
     /// How many transfers it has.
     load: AtomicUsize,
     bytes: AtomicU64,
     epoch: Instant,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inbox {
     messages: Vec<Message>,
-    /// The thread has ended.
-    closed: bool,
+    /// Readable when there are messages. `None`: the thread has ended.
+    wake: Option<Arc<PrivateFd>>,
+}
+
+/// What the thread of an event loop waits with.
+pub(super) struct Descriptors {
+    epoll: Arc<PrivateFd>,
+    wake: Arc<PrivateFd>,
 }
 
 /// What the thread of an event loop is told by others.
@@ -57,37 +64,39 @@ pub(super) enum Message {
     Waits(Box<Transfer>),
     /// A thread of a pool has ended this.
     Ended(Arc<Progress>, Box<(Ended, Vec<Lingering>)>),
+    /// End with the last of them.
+    Drain,
     /// End all.
     Stop,
 }
 
 impl EventLoop {
-    pub fn new() -> Result<Self> {
-        let epoll = PrivateFd::make(|| epoll::create(CreateFlags::CLOEXEC).map(PrivateFd::new))?;
-        let wake = new_eventfd()?;
+    /// One without a thread, and what its thread is to have.
+    pub fn new() -> Result<(Arc<Self>, Descriptors)> {
+        let epoll = Arc::new(PrivateFd::make(|| epoll::create(CreateFlags::CLOEXEC).map(PrivateFd::new))?);
+        let wake = Arc::new(new_eventfd()?);
         epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN)?;
-        Ok(Self {
-            epoll,
-            wake,
-            inbox: Mutex::default(),
+        let event_loop = Self {
+            epoll: Arc::downgrade(&epoll),
+            inbox: Mutex::new(Inbox { messages: Vec::new(), wake: Some(wake.clone()) }),
+            generation: generation(),
             load: AtomicUsize::new(0),
             bytes: AtomicU64::new(0),
             epoch: Instant::now(),
-        })
+        };
+        Ok((Arc::new(event_loop), Descriptors { epoll, wake }))
     }
 
     /// Tells its thread, unless that has ended: then the message comes back.
     pub fn send(&self, message: Message) -> std::result::Result<(), Message> {
         let mut inbox = locked(&self.inbox);
-        if inbox.closed {
-            return Err(message);
-        }
+        let Some(wake) = inbox.wake.clone() else { return Err(message) };
         if matches!(message, Message::Begin(_)) {
             self.load.fetch_add(1, Relaxed);
         }
         inbox.messages.push(message);
         if inbox.messages.len() == 1 {
-            notify(&self.wake);
+            notify(&wake);
         }
         Ok(())
     }
@@ -114,14 +123,18 @@ impl EventLoop {
     }
 
     pub fn is_of_this_process(&self) -> bool {
-        self.epoll.is_of_this_process()
+        self.generation == generation()
     }
 
     /// Watches an end no more, which is about to be closed.
     pub fn forget(&self, fd: BorrowedFd<'_>) {
-        let _ = epoll::delete(&self.epoll, fd);
+        if let Some(epoll) = self.epoll.upgrade() {
+            let _ = epoll::delete(&epoll, fd);
+        }
     }
+}
 
+impl Descriptors {
     /// Asks about an end as far as it has not been asked, or its edges cannot be trusted.
     fn watch(&self, end: &End, key: u64) -> Result<()> {
         let (wanted, watched) = (end.awaited.get(), end.watched.get());
@@ -224,6 +237,7 @@ struct Away {
 /// The thread's own part.
 struct Runner {
     event_loop: Arc<EventLoop>,
+    descriptors: Descriptors,
     center: Arc<Center>,
     slots: Vec<Slot>,
     free: Vec<usize>,
@@ -237,13 +251,21 @@ struct Runner {
     unplaced: Vec<(Arc<Pool>, Task)>,
     /// What has ended since the last turn of all: it is told together, since each time a thread is woken.
     ended: Vec<Ended>,
+    /// How many connections linger.
+    lingering: usize,
+    draining: bool,
     stopping: bool,
 }
 
 /// Starts the thread of an event loop.
-pub(super) fn start(event_loop: &Arc<EventLoop>, center: &Arc<Center>) -> Result<()> {
+pub(super) fn start(
+    event_loop: &Arc<EventLoop>,
+    descriptors: Descriptors,
+    center: &Arc<Center>,
+) -> Result<()> {
     let runner = Runner {
         event_loop: event_loop.clone(),
+        descriptors,
         center: center.clone(),
         slots: Vec::new(),
         free: Vec::new(),
@@ -252,6 +274,8 @@ pub(super) fn start(event_loop: &Arc<EventLoop>, center: &Arc<Center>) -> Result
         unfinished: VecDeque::new(),
         unplaced: Vec::new(),
         ended: Vec::new(),
+        lingering: 0,
+        draining: false,
         stopping: false,
     };
     thread::spawn(move || runner.run())
@@ -260,7 +284,7 @@ pub(super) fn start(event_loop: &Arc<EventLoop>, center: &Arc<Center>) -> Result
 impl Runner {
     fn run(mut self) {
         let mut events = Vec::with_capacity(EVENTS);
-        while self.event_loop.is_of_this_process() && (!self.stopping || self.event_loop.load() > 0) {
+        while self.event_loop.is_of_this_process() && !self.is_over() {
             self.wait(&mut events);
             let mut woken = false;
             for Event { flags, data } in events.drain(..) {
@@ -284,6 +308,13 @@ impl Runner {
         }
         self.close_inbox();
         self.center.report(&mut self.ended);
+        self.center.retire();
+    }
+
+    /// Whether nothing is left to be done. Connections that linger are not waited for when all is to end at once.
+    fn is_over(&self) -> bool {
+        let is_idle = self.event_loop.load() == 0;
+        is_idle && (self.stopping || self.draining && self.lingering == 0)
     }
 
     fn wait(&self, events: &mut Vec<Event>) {
@@ -295,7 +326,8 @@ impl Runner {
         let timeout = if goes_on { Some(Duration::ZERO) } else { timer.into_iter().chain(retry).min() };
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         // An error would be EINTR, and no signal comes here.
-        let _ = epoll::wait(&self.event_loop.epoll, rustix::buffer::spare_capacity(events), timeout.as_ref());
+        let _ =
+            epoll::wait(&self.descriptors.epoll, rustix::buffer::spare_capacity(events), timeout.as_ref());
     }
 
     fn event(&mut self, key: Key, flags: EventFlags) {
@@ -322,7 +354,7 @@ impl Runner {
     }
 
     fn read_inbox(&mut self) {
-        let _ = read(&self.event_loop.wake, &mut [0; 8]);
+        let _ = read(&self.descriptors.wake, &mut [0; 8]);
         let messages = std::mem::take(&mut locked(&self.event_loop.inbox).messages);
         for message in messages {
             match message {
@@ -330,6 +362,7 @@ impl Runner {
                 Message::Cancel(progress) => self.cancel(&progress, Outcome::Cancelled),
                 Message::Waits(transfer) => self.come_back(transfer),
                 Message::Ended(progress, over) => self.ended(&progress, *over),
+                Message::Drain => self.draining = true,
                 Message::Stop => self.stop(),
             }
         }
@@ -391,7 +424,7 @@ impl Runner {
                 continue;
             }
             let key = Key { slot, generation: *generation, end: index };
-            if let Err(errno) = self.event_loop.watch(end, key.pack()) {
+            if let Err(errno) = self.descriptors.watch(end, key.pack()) {
                 return self.end(slot, Outcome::Failed(errno));
             }
             is_one_ready |= end.ready.get() & awaited != 0;
@@ -514,12 +547,14 @@ impl Runner {
         for connection in connections {
             let slot = self.free_slot();
             self.slots[slot].place = Place::Lingers(Box::new(connection));
+            self.lingering += 1;
             self.arm(slot);
         }
     }
 
     fn look_at(&mut self, slot: usize, now: Instant) {
         let Place::Lingers(connection) = self.release(slot) else { return };
+        self.lingering -= 1;
         self.linger(connection.look(now));
     }
 
@@ -615,14 +650,14 @@ impl Runner {
     fn close_inbox(&mut self) {
         let messages = {
             let mut inbox = locked(&self.event_loop.inbox);
-            inbox.closed = true;
+            inbox.wake = None;
             std::mem::take(&mut inbox.messages)
         };
         for message in messages {
             match message {
                 Message::Begin(transfer) => self.ended.push(transfer.end(Outcome::Cancelled, None).0),
                 Message::Waits(transfer) => self.come_back(transfer),
-                Message::Cancel(_) | Message::Ended(..) | Message::Stop => {}
+                Message::Cancel(_) | Message::Ended(..) | Message::Drain | Message::Stop => {}
             }
         }
     }

@@ -20,7 +20,6 @@ mod thread;
 mod transfer;
 
 use std::num::NonZeroU64;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,7 +29,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{Errno, Result, read, write};
 
 use crate::copy::{CopyStream, Pause, Relay, RelayPause, TeeStream, TeeStreamPause};
-use crate::private_fd::PrivateFd;
+use crate::private_fd::{PrivateFd, generation};
 use event_loop::{EventLoop, Message};
 use pool::Pools;
 use transfer::{Progress, Transfer};
@@ -154,28 +153,33 @@ impl Engine {
     ///
     /// [epoll]: https://man7.org/linux/man-pages/man7/epoll.7.html
     pub fn new(threads: usize) -> Result<Self> {
-        let loops = (0..threads.max(1)).map(|_| EventLoop::new().map(Arc::new)).collect::<Result<_>>()?;
+        let loops = (0..threads.max(1)).map(|_| EventLoop::new()).collect::<Result<Vec<_>>>()?;
+        let (loops, descriptors): (Vec<_>, Vec<_>) = loops.into_iter().unzip();
+        let reports =
+            Reports { ended: Vec::new(), signal: Some(Arc::new(new_eventfd()?)), running: loops.len() };
         let center = Center {
             loops,
-            ended: Mutex::default(),
-            signal: new_eventfd()?,
+            reports: Mutex::new(reports),
+            generation: generation(),
             counts: Counts::default(),
             pools: Pools::default(),
-            stopping: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
         };
         let engine = Self(Arc::new(center));
-        engine.0.loops.iter().try_for_each(|event_loop| event_loop::start(event_loop, &engine.0))?;
+        for (event_loop, descriptors) in engine.0.loops.iter().zip(descriptors) {
+            event_loop::start(event_loop, descriptors, &engine.0)?;
+        }
         Ok(engine)
     }
 
     /// Takes a transfer over. After an error nothing is taken over: `EBADF` for an end that is none and in a forked child,
     /// `EINVAL` for too few or too many ends, `ENOMEM`, `EAGAIN` when there is no thread for a disk, `ESHUTDOWN` after
-    /// [`stop`](Engine::stop).
+    /// [`drain`](Engine::drain) and [`stop`](Engine::stop).
     pub fn submit(&self, job: Job, token: u64) -> std::result::Result<Handle, (Box<Job>, Errno)> {
         if !self.is_of_this_process() {
             return Err((Box::new(job), Errno::BADF));
         }
-        if self.0.stopping.load(SeqCst) {
+        if self.0.closed.load(SeqCst) {
             return Err((Box::new(job), Errno::SHUTDOWN));
         }
         let Some(event_loop) = self.0.loops.iter().min_by_key(|event_loop| event_loop.load()) else {
@@ -197,9 +201,10 @@ impl Engine {
         }
     }
 
-    /// A descriptor that is readable when something has ended that was not yet taken.
-    pub fn ended(&self) -> BorrowedFd<'_> {
-        self.0.signal.as_fd()
+    /// A descriptor that is readable when something has ended that was not yet taken, and when all threads have ended.
+    /// `None`: they have, and all was taken; or they are another process's.
+    pub fn ended(&self) -> Option<Arc<PrivateFd>> {
+        if self.is_of_this_process() { locked(&self.0.reports).signal.clone() } else { None }
     }
 
     /// Takes what has ended since the last time.
@@ -207,26 +212,38 @@ impl Engine {
         if !self.is_of_this_process() {
             return Vec::new();
         }
-        let mut ended = locked(&self.0.ended);
-        let _ = read(&self.0.signal, &mut [0; 8]);
-        std::mem::take(&mut ended)
+        let mut reports = locked(&self.0.reports);
+        if let Some(signal) = &reports.signal {
+            let _ = read(signal, &mut [0; 8]);
+        }
+        if reports.running == 0 {
+            reports.signal = None;
+        }
+        std::mem::take(&mut reports.ended)
+    }
+
+    /// Takes no more transfers. The threads end with the last of those that there are, when its peer has everything, and
+    /// all descriptors of the engine are closed then. Returns at once.
+    pub fn drain(&self) {
+        if self.is_of_this_process() {
+            self.0.closed.store(true, SeqCst);
+            self.0.tell(|| Message::Drain);
+        }
     }
 
     /// Ends all transfers, as [`Outcome::Cancelled`]; they are reported as ever. The threads end with them; one that is stuck
     /// with a disk, when that returns. Returns at once.
     pub fn stop(&self) {
-        if !self.is_of_this_process() || self.0.stopping.swap(true, SeqCst) {
-            return;
+        if self.is_of_this_process() {
+            self.0.closed.store(true, SeqCst);
+            self.0.tell(|| Message::Stop);
+            self.0.pools.stop();
         }
-        for event_loop in &self.0.loops {
-            let _ = event_loop.send(Message::Stop);
-        }
-        self.0.pools.stop();
     }
 
     /// Whether this is no forked child's copy: that has no threads, and its descriptors are closed.
     pub fn is_of_this_process(&self) -> bool {
-        self.0.signal.is_of_this_process()
+        self.0.generation == generation()
     }
 
     /// Numbers since it was made.
@@ -256,12 +273,22 @@ impl Drop for Engine {
 #[derive(Debug)]
 struct Center {
     loops: Vec<Arc<EventLoop>>,
-    ended: Mutex<Vec<Ended>>,
-    /// Readable when `ended` is not empty.
-    signal: PrivateFd,
+    reports: Mutex<Reports>,
+    /// That of its process.
+    generation: u32,
     counts: Counts,
     pools: Pools,
-    stopping: AtomicBool,
+    /// It takes no more.
+    closed: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Reports {
+    ended: Vec<Ended>,
+    /// Readable when `ended` is not empty, and when nothing more will come.
+    signal: Option<Arc<PrivateFd>>,
+    /// How many event loops have not ended.
+    running: usize,
 }
 
 #[derive(Debug, Default)]
@@ -285,12 +312,36 @@ impl Center {
             };
             count.fetch_add(1, Relaxed);
         }
-        let mut ended = locked(&self.ended);
-        let nobody_knows = ended.is_empty();
-        ended.append(transfers);
-        if nobody_knows {
-            notify(&self.signal);
+        let mut reports = locked(&self.reports);
+        let nobody_knows = reports.ended.is_empty();
+        reports.ended.append(transfers);
+        if let (Some(signal), true) = (&reports.signal, nobody_knows) {
+            notify(signal);
         }
+    }
+
+    fn tell(&self, message: impl Fn() -> Message) {
+        for event_loop in &self.loops {
+            let _ = event_loop.send(message());
+        }
+    }
+
+    /// An event loop has ended, and has reported everything.
+    fn retire(&self) {
+        let mut reports = locked(&self.reports);
+        reports.running -= 1;
+        if reports.running > 0 {
+            return;
+        }
+        // Whoever waits is woken, and finds out.
+        if let Some(signal) = &reports.signal {
+            notify(signal);
+        }
+        if reports.ended.is_empty() {
+            reports.signal = None;
+        }
+        drop(reports);
+        self.pools.stop();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::num::NonZeroU64;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
@@ -637,7 +637,9 @@ fn stopping_ends_all() {
 fn the_end_is_readable_until_it_is_taken() {
     let engine = engine();
     let now = Some(Duration::ZERO);
-    let is_ready = || wait_until_ready(Side::Input, engine.ended(), now) == io_splice_core::Waited::Ready;
+    let is_ready = || {
+        wait_until_ready(Side::Input, engine.ended().unwrap().as_fd(), now) == io_splice_core::Waited::Ready
+    };
     assert!(!is_ready());
     begin(&engine, copy_job(given(file(b"")), given(file(b""))), 1);
     eventually(is_ready);

@@ -78,6 +78,25 @@ fn nothing_is_left_of_an_engine_that_is_dropped_with_transfers_under_way() {
 }
 
 #[test]
+fn an_engine_that_takes_no_more_closes_everything_when_the_last_transfer_has_ended() {
+    let _alone = alone();
+    let before = open_descriptors();
+    let engine = Engine::new(2).unwrap();
+    let ((a, mut client), (b, mut server)) = (connection(), connection());
+    let handle = begin(&engine, relay_job(given(a), given(b)), 1);
+    engine.drain();
+    let job = copy_job(given(File::open("/dev/null").unwrap()), given(File::open("/dev/null").unwrap()));
+    assert!(engine.submit(job, 2).is_err_and(|(_, errno)| errno == Errno::SHUTDOWN));
+    ping(&mut client, &mut server);
+    drop((client, server));
+    assert_eq!(done(&engine), [4, 0]);
+    eventually(|| threads() == 0 && engine.take_ended().is_empty() && engine.ended().is_none());
+    assert!(open_descriptors().len() <= before.len() + 8);
+    assert_eq!((engine.stats().done, handle.bytes()), (1, [4, 0]));
+    handle.cancel();
+}
+
+#[test]
 fn a_relay_that_waits_holds_its_ends_and_no_pipe() {
     let _alone = alone();
     let engine = Engine::new(1).unwrap();
@@ -115,7 +134,8 @@ fn a_forked_child_has_none_of_its_parents_transfers_and_the_parents_go_on() {
     let engine = Engine::new(1).unwrap();
     let ((a, mut client), (b, mut server)) = (connection(), connection());
     let ends = [given(a), given(b)];
-    let numbers = [ends[0].as_fd().as_raw_fd(), ends[1].as_fd().as_raw_fd(), engine.ended().as_raw_fd()];
+    let signal = engine.ended().unwrap().as_fd().as_raw_fd();
+    let numbers = [ends[0].as_fd().as_raw_fd(), ends[1].as_fd().as_raw_fd(), signal];
     let [a, b] = ends;
     let handle = begin(&engine, relay_job(a, b), 1);
     ping(&mut client, &mut server);

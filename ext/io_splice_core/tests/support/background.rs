@@ -71,7 +71,11 @@ pub fn ended(engine: &Engine) -> Ended {
 pub fn all_ended(engine: &Engine, count: usize) -> Vec<Ended> {
     let mut all = Vec::new();
     while all.len() < count {
-        assert_eq!(wait_until_ready(Side::Input, engine.ended(), Some(GUARD)), Waited::Ready, "{all:?}");
+        assert_eq!(
+            wait_until_ready(Side::Input, engine.ended().unwrap().as_fd(), Some(GUARD)),
+            Waited::Ready,
+            "{all:?}"
+        );
         all.extend(engine.take_ended());
     }
     assert_eq!(all.len(), count);

@@ -97,7 +97,7 @@ class IO
         def close(stop: false)
           synchronize do
             @closed = true
-            @engine.stop if stop
+            stop ? @engine.stop : @engine.drain
           end
         end
 
@@ -118,6 +118,7 @@ class IO
 
         def start
           @engine = Engine.new(@threads)
+          @engine.drain if @closed
           @transfers = {}
           @untold = 0 # those that are taken over or about to be, until their blocks have been called
           @token = 0
@@ -157,7 +158,7 @@ class IO
         end
 
         def run_threads
-          @reporter = Copying.thread { report(@engine, @teller) } unless @reporter&.alive?
+          @reporter = Copying.thread { report(@engine, @teller) } unless @reporter&.alive? || @engine.over?
           @teller.run
         end
 
@@ -168,7 +169,7 @@ class IO
               ended = engine.take_ended
               @lock.synchronize do
                 finish(ended, teller)
-                return teller.stop if ended.empty? && @untold.zero?
+                return teller.stop if ended.empty? && (@untold.zero? || engine.over?)
               end
             end
           end
