@@ -197,6 +197,23 @@ class BackgroundTest < Minitest::Test
     assert_same(transfer, guarded { transfer.wait })
   end
 
+  def test_a_timeout_that_is_none_is_told_of_and_one_that_has_passed_does_not_wait
+    mine = IO::Splice::Background.new
+    ours, = sockets
+    done = mine.copy_stream(File::NULL, File::NULL).wait
+    under_way = mine.copy_stream(ours, File::NULL)
+    calls = [done.method(:wait), under_way.method(:wait), mine.method(:drain)]
+    wrong = [[TypeError, "x"], [TypeError, :x], [TypeError, 1i], [ArgumentError, Float::NAN]]
+    calls.product(wrong) do |call, (error, given)|
+      assert_raises(error) { guarded { call.call(given) } }
+    end
+    refute_predicate mine, :closed?
+    [-1, 0, -Float::INFINITY, 1r / 1000].each { |passed| assert_nil(guarded { under_way.wait(passed) }) }
+    [-1, 10**400, Float::INFINITY].each { |any| assert_same(done, guarded { done.wait(any) }) }
+    refute(guarded { mine.drain(-1) })
+    mine.close
+  end
+
   def test_what_a_block_raises_is_reported_and_harms_nobody
     _, err = capture_io do
       background.copy_stream(File::NULL, File::NULL) { raise "out of a block" }
@@ -288,6 +305,21 @@ class BackgroundTest < Minitest::Test
     end
     assert(guarded { mine.drain })
     assert_equal mine.stats[:begun], mine.stats[:done]
+  end
+
+  def test_a_pipe_is_told_of_the_end_when_it_is_given_away_and_stays_open_when_it_is_lent
+    [true, false].each do |close|
+      client, front = sockets
+      reader, writer = IO.pipe.each { |io| @to_close << io }
+      transfer = background.relay(front, [File.open(File::NULL), writer], close: close)
+      client.write("all")
+      client.close_write
+      assert_equal([3, 0], guarded { transfer.value })
+      assert_equal close, writer.closed?
+      writer.write(" and more") unless close
+      writer.close
+      assert_equal(close ? "all" : "all and more", guarded { reader.read })
+    end
   end
 
   def test_many_relays_at_once_keep_every_byte

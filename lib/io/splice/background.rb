@@ -128,6 +128,9 @@ class IO
       #   [client, server].each(&:close)
       #   transfer.value        # => [5, 0]
       #
+      # With `close: false` a pipe is not told of the end of its direction, since it stays open for the caller; sockets
+      # are told as ever. Give away the pipes of a process that waits for the end of its input, or it may wait for ever.
+      #
       # @param a [IO, Integer, #to_io, Array] a socket, or a pair of an input and an output
       # @param b [IO, Integer, #to_io, Array] the like
       # @param close (see #copy_stream)
@@ -200,8 +203,8 @@ class IO
       #   background.copy_stream("page", "copy").wait
       #   background.stats # => { under_way: 0, begun: 1, done: 1, cancelled: 0, failed: 0, bytes: 5 }
       #
-      # @return [Hash{Symbol => Integer}] `:under_way`, `:begun`, `:done`, `:cancelled` and `:failed` transfers (failed is
-      #   what {Transfer#value} raises for), and `:bytes` that have reached an output
+      # @return [Hash{Symbol => Integer}] `:under_way`, `:begun`, `:done`, `:cancelled` and `:failed` transfers (those
+      #   whose {Transfer#value} raises), and `:bytes` that have reached an output
       def stats = %i[under_way begun done cancelled failed bytes].zip(@under_way.stats).to_h
 
       # Takes no more transfers, and waits for those under way and for their blocks. The threads and the descriptors of
@@ -211,11 +214,12 @@ class IO
       #   background = IO::Splice::Background.new
       #   background.drain(10) # => true
       #
-      # @param timeout [Numeric, nil] how many seconds to wait; nil: as long as it takes
+      # @param timeout [Numeric, nil] how many seconds to wait, none if it is negative; nil: as long as it takes
       # @return [Boolean] whether none is left
       # @raise [TypeError] if `timeout` is no number
-      # @raise [RangeError] if it is larger than any time
+      # @raise [ArgumentError] if it is NaN
       def drain(timeout = nil)
+        Copying.check_timeout(timeout)
         @under_way.close
         @under_way.wait_until_over(timeout)
       end

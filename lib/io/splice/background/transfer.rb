@@ -51,11 +51,12 @@ class IO
       #   here.close
       #   transfer.wait.equal?(transfer)    # => true
       #
-      # @param timeout [Numeric, nil] how many seconds to wait; nil: as long as it takes
+      # @param timeout [Numeric, nil] how many seconds to wait, none if it is negative; nil: as long as it takes
       # @return [Transfer, nil] itself; nil after the timeout
       # @raise [TypeError] if `timeout` is no number
-      # @raise [RangeError] if it is larger than any time
+      # @raise [ArgumentError] if it is NaN
       def wait(timeout = nil)
+        Copying.check_timeout(timeout)
         self if done? || @under_way.wait_until(timeout, -> { @ended ||= Thread::ConditionVariable.new }) { done? }
       end
 

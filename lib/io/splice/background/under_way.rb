@@ -214,6 +214,14 @@ class IO
                          "use the call of the same name in IO::Splice"
       end
 
+      # Raises what Ruby does for a timeout that is none. A negative one has passed, as it has for Thread#join.
+      def check_timeout(timeout)
+        return if timeout.nil?
+
+        (timeout.is_a?(Numeric) && timeout.real?) or raise TypeError, "can't convert #{timeout.class} into time interval"
+        raise ArgumentError, "timeout: NaN given" if timeout.to_f.nan?
+      end
+
       # The ends of a relay as the engine takes them, and its inputs.
       def relay_ends(*sides)
         sides = sides.map { |side| pair(side).each { |end_| check_descriptor(end_) } }
