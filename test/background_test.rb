@@ -311,7 +311,7 @@ class BackgroundTest < Minitest::Test
     [true, false].each do |close|
       client, front = sockets
       reader, writer = IO.pipe.each { |io| @to_close << io }
-      transfer = background.relay(front, [File.open(File::NULL), writer], close: close)
+      transfer = background.relay(front, [File.open(File::NULL), writer], close:)
       client.write("all")
       client.close_write
       assert_equal([3, 0], guarded { transfer.value })

@@ -58,7 +58,7 @@ module Soak
     def operate(_way)
       return unless tasks.instance_of?(Tasks)
 
-      operations = Operation.all.values_at("move", "tee", "put", "fan_out", "relayed", "offsets")
+      operations = Operation.all.values_at("move", "tee", "put", "fan_out", "relayed", "offsets", "background_copy")
       doing("a child")
       in_child do |tasks|
         2.times { operations.sample(random: tasks.random).new(tasks, @tape, Statistics.new, 200_000).run }

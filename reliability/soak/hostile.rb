@@ -10,6 +10,7 @@ module Soak
     "shared" => "several writers of one open file, in threads and in a child process",
     "portions" => "several readers of one open file",
     "ends" => "the modes and the POSIX locks of the ends, which nothing changes",
+    "peers" => "a hundred peers that reset, stall or send urgent bytes, beside as many good ones in the background",
     "child" => "what a forked child has of the gem's",
     "fuse" => "files that are slow, and at times stuck (this takes root)",
   }.freeze

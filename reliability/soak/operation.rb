@@ -5,7 +5,7 @@ module Soak
   class Operation
     # Only with `--hostile KIND`.
     HOSTILE = { "idle" => "stalls", "shared" => "shared", "portions" => "portions", "neighbour" => "ends",
-                "crowd" => "child" }.freeze
+                "crowd" => "child", "background_peers" => "peers" }.freeze
     SIZES = [->(_) { 0 }, ->(_) { 1 }, ->(r) { r.rand(1..4096) }, ->(r) { r.rand(1..65_536) }, lambda { |r|
                                                                                                  r.rand(1..300_000)
                                                                                                },

@@ -218,7 +218,8 @@ class IO
       def check_timeout(timeout)
         return if timeout.nil?
 
-        (timeout.is_a?(Numeric) && timeout.real?) or raise TypeError, "can't convert #{timeout.class} into time interval"
+        is_real = timeout.is_a?(Numeric) && timeout.real?
+        raise TypeError, "can't convert #{timeout.class} into time interval" unless is_real
         raise ArgumentError, "timeout: NaN given" if timeout.to_f.nan?
       end
 
