@@ -19,7 +19,9 @@ end
 $LOAD_PATH.unshift File.expand_path("../lib", __dir__)
 
 require "optparse"
-%w[kind system_calls copies errors interrupts fibers measurement].each { |name| require_relative "memory/#{name}" }
+%w[kind system_calls copies background errors interrupts fibers measurement].each do |name|
+  require_relative "memory/#{name}"
+end
 
 Warning[:experimental] = false # IO::Buffer in Ruby 3.1
 Thread.report_on_exception = false

@@ -11,14 +11,15 @@ module Memory
   Interrupted = Class.new(StandardError)
 
   # What is called, and how often: `share` of all calls. `objects`: how many a call may make. `bound`: how much the
-  # memory may differ.
-  Kind = Struct.new(:name, :share, :objects, :bound, :in_a_fiber, :prepare, keyword_init: true)
+  # memory may differ. `settle`: how
+  # many seconds until what has ended is gone.
+  Kind = Struct.new(:name, :share, :objects, :bound, :in_a_fiber, :settle, :prepare, keyword_init: true)
   KINDS = [] # rubocop:disable Style/MutableConstant -- it is filled by the files beside this one
 
   module_function
 
-  def kind(name, share: 1, objects: nil, bound: BOUND, in_a_fiber: false, &prepare)
-    KINDS << Kind.new(name:, share:, objects:, bound:, in_a_fiber:, prepare:)
+  def kind(name, share: 1, objects: nil, bound: BOUND, in_a_fiber: false, settle: 0, &prepare)
+    KINDS << Kind.new(name:, share:, objects:, bound:, in_a_fiber:, settle:, prepare:)
   end
 
   def file = Ends.file(DATA)

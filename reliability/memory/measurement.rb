@@ -7,7 +7,7 @@ module Memory
 
   # One kind in a process of its own.
   class Measurement
-    Sample = Struct.new(:memory, :mappings, :descriptors, :objects, :time, keyword_init: true)
+    Sample = Struct.new(:memory, :mappings, :descriptors, :threads, :objects, :time, keyword_init: true)
 
     attr_reader :turns
 
@@ -21,6 +21,7 @@ module Memory
       return ["it did not end as it should"] unless @samples
 
       more = { "bytes" => [growth, @kind.bound], "mappings" => [mappings, 20], "descriptors" => [descriptors, 0],
+               "threads" => [threads, 0],
                "objects a call" => [objects, @kind.objects ? @kind.objects + 0.01 : Float::INFINITY] }
       more.select { |_, (number, most)| number > most }.map { |what, (number, _)| "#{number.round(3)} #{what} more" }
     end
@@ -36,6 +37,7 @@ module Memory
 
     def growth = @samples[2].memory - @samples[1].memory
     def mappings = @samples[2].mappings - @samples[1].mappings
+    def threads = @samples[2].threads - @samples[1].threads
     def descriptors = @samples[2].descriptors - @samples[1].descriptors
     def objects = @samples[2].objects.fdiv(@turns / 2)
     def time = @samples[2].time / (@turns / 2)
@@ -98,9 +100,11 @@ module Memory
     end
 
     def sample(time, objects)
+      sleep @kind.settle
       3.times { GC.start }
       Sample.new(memory: File.read("/proc/self/status")[/^RssAnon:\s+(\d+)/, 1].to_i * 1024,
                  mappings: File.foreach("/proc/self/maps").count, descriptors: Dir.children("/proc/self/fd").size - 1,
+                 threads: Dir.children("/proc/self/task").size,
                  objects:, time:)
     end
   end
