@@ -18,6 +18,7 @@ module Fuzz
   class Case
     THROWN = :"thrown by an object"
     PAGES = IO::Splice::Pages
+    Closed = Class.new(StandardError)
 
     # How to make each call of the public methods.
     CALLS = {
@@ -40,6 +41,9 @@ module Fuzz
       end,
       **%i[dup clone freeze instance_of?].to_h do |name|
         ["Pages##{name}", ->(pages = nil, *args) { (pages in PAGES) && pages.public_send(name, *args) }]
+      end,
+      **%i[copy_stream tee_stream relay].to_h do |name|
+        ["Background##{name}", ->(*args, **keywords) { IO::Splice.background.public_send(name, *args, **keywords) }]
       end,
       "IO.copy_stream" => ->(*args, **keywords, &block) { IO.copy_stream(*args, **keywords, &block) },
     }.freeze
@@ -69,8 +73,40 @@ module Fuzz
 
     def invoke(arguments, keywords, builder)
       block = builder.block(@options["block"]) if @options["block"]
+      return in_the_background(arguments, keywords) if background?
+
       CALLS.fetch(@name).call(*arguments, **keywords, &block)
     end
+
+    # Begins a transfer and ends it, whatever comes. When the call raises, nothing has been closed.
+    def in_the_background(arguments, keywords)
+      open = arguments.flatten(1).grep(IO).select { |io| open?(io) }
+      transfer = CALLS.fetch(@name).call(*arguments, **keywords)
+    rescue Overdue # which may come when all is taken over
+      raise
+    rescue StandardError
+      others = @options["ending"] == "close" || actors?
+      raise Closed, "an end was closed by a call that raised" unless others || open.all? { |io| open?(io) }
+
+      raise
+    else
+      transfer.wait(0.001)
+      transfer.cancel.wait
+    ensure
+      Thread.handle_interrupt(Object => :never) { IO::Splice.background.transfers.each(&:cancel).each(&:wait) }
+    end
+
+    # One that was only allocated is not.
+    def open?(io)
+      !io.closed?
+    rescue IOError
+      false
+    end
+
+    def background? = @name.start_with?("Background")
+
+    # Whether more than one object is for a descriptor that may be closed.
+    def closes_others? = background? && @options.dig("keywords", "close") != false && to_s.include?('"for_fd"')
 
     # Whether it must not wait, whatever its ends are.
     def never_waits?

@@ -20,7 +20,7 @@ module Fuzz
       "Pages#eql?" => [%i[pages data], 0], "Pages#instance_of?" => [%i[pages anything], 0]
     }.freeze
     WEIGHTS = { "splice" => 6, "vmsplice" => 6, "Splice.copy_stream" => 9, "IO.copy_stream" => 3, "Splice.relay" => 4,
-                "Splice.tee_stream" => 5 }.freeze
+                "Splice.tee_stream" => 5, "Background#copy_stream" => 3, "Background#relay" => 2 }.freeze
     NAMES = (Case::CALLS.keys + WEIGHTS.flat_map { |name, weight| [name] * weight }).freeze
     # How probable each option is, and what it may be.
     OPTIONS = {
@@ -50,7 +50,7 @@ module Fuzz
     end
 
     def kinds(name)
-      kinds, optional = CALLS.fetch(name.sub(/\A(Splice|IO)\./, "").delete_prefix("try"), [%i[pages], 0])
+      kinds, optional = CALLS.fetch(name.sub(/\A(Splice\.|IO\.|Background#)/, "").delete_prefix("try"), [%i[pages], 0])
       kinds.take(chance(0.02) ? @random.rand(kinds.size + 1) : kinds.size - @random.rand(optional + 1))
     end
 
@@ -71,7 +71,8 @@ module Fuzz
     def options(name)
       made = surroundings
       made["block"] = steps if chance(name.match?(/stream/) ? 0.2 : 0.01)
-      made["keywords"] = keywords(name) if chance(name.match?(/relay|tee_stream/) ? 0.4 : 0.01)
+      often = name.match?(/relay|tee_stream/) ? 0.4 : 0.01
+      made["keywords"] = keywords(name) if chance(name.match?(/Background/) ? 0.8 : often)
       made
     end
 
@@ -82,13 +83,19 @@ module Fuzz
     end
 
     def keywords(name)
-      return { pick(%w[len idle_timeout flags]) => anything } if chance(0.1)
+      return { pick(%w[len idle_timeout flags rate close]) => anything } if chance(0.1)
+      return terms if name.start_with?("Background")
 
       if name.match?(/relay/)
         { "idle_timeout" => idle_timeout }
       else
         { "len" => chance(0.8) ? length : anything }
       end
+    end
+
+    def terms
+      { "close" => chance(0.3), "idle_timeout" => idle_timeout, "rate" => chance(0.7) ? pick([nil, 0, 1, -1]) : length }
+        .select { |name, _| name == "close" || chance(0.3) }
     end
 
     def idle_timeout = chance(0.7) ? pick([0, 0.0001, 0.001, 1, -1, nil, %w[float 1e300], %w[thing nan]]) : anything

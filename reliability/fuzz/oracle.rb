@@ -82,6 +82,7 @@ module Fuzz
     end
 
     VALUES = {
+      /Background/ => ->(value) { (value in IO::Splice::Transfer) && value.done? },
       /try/ => ->(value) { value.nil? || value == :EAGAIN || count?(value) },
       /\.partial/ => ->(value) { value.nil? || count?(value) },
       /splice\z|tee\z|copy_stream|full|tee_stream|pipe_size\z/ => ->(value) { count?(value) },

@@ -16,7 +16,7 @@ module Memory
       back, server = UNIXSocket.pair
       client << "bytes"
       client.close
-      transfer = IO::Splice.background.copy_stream(front, back) { |ended| ended.bytes }
+      transfer = IO::Splice.background.copy_stream(front, back, &:bytes)
       server.read
       transfer.value
       server.close
