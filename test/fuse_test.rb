@@ -51,6 +51,39 @@ class TestFuse < Minitest::Test
     end
   end
 
+  def test_a_stuck_file_holds_up_nobody_in_the_background
+    Fuse.mount("file" => entry(direct: true), "target" => entry("", direct: true)) do |fuse|
+      mine = IO::Splice::Background.new
+      far, near = UNIXSocket.pair.each { |socket| closing(socket) }
+      begin_stuck(mine, fuse, near)
+      20.times { relay_a_word(mine) }
+      assert_equal(SIZE, guarded { mine.copy_stream(tempfile(pattern(SIZE)), File::NULL).value })
+      cancelled, idle, from, to = @stuck
+      assert_instance_of(IO::Splice::Cancelled, guarded { cancelled.cancel.wait.error })
+      assert_kind_of(IO::Splice::TimeoutError, guarded { idle.wait.error })
+      fuse.continue
+      assert_bytes(pattern(SIZE), guarded { far.read })
+      assert_equal([SIZE, SIZE], guarded { [from.value, to.value] })
+      assert_bytes pattern(SIZE), File.binread(fuse.path("target"))
+      mine.close
+    end
+  end
+
+  def test_a_background_with_a_stuck_file_closes_at_once
+    Fuse.mount("file" => entry(direct: true)) do |fuse|
+      mine = IO::Splice::Background.new
+      transfer = mine.copy_stream(fuse.path("file"), File::NULL, **RATE)
+      guarded { sleep(0.001) until transfer.bytes.positive? }
+      fuse.stop
+      sleep 0.3
+      guarded(10) { mine.close }
+      assert_instance_of IO::Splice::Cancelled, transfer.error
+      assert_equal [0, 1, 1], mine.stats.values_at(:under_way, :begun, :cancelled)
+    ensure
+      fuse.continue
+    end
+  end
+
   def test_a_copy_from_a_stuck_file_can_be_killed_when_it_goes_on
     Fuse.mount("file" => entry) do |fuse|
       file = File.open(fuse.path("file"))
@@ -82,6 +115,30 @@ class TestFuse < Minitest::Test
   end
 
   private
+
+  RATE = { rate: SIZE }.freeze
+
+  # Begins, and stops the disk in the middle: a copy that is to be cancelled, one that is idle, one to a socket, and one
+  # to the disk itself.
+  def begin_stuck(background, fuse, socket)
+    source = tempfile(pattern(SIZE))
+    path, target = %w[file target].map { |name| fuse.path(name) }
+    @stuck = [background.copy_stream(path, File::NULL, **RATE),
+              background.copy_stream(path, File::NULL, **RATE, idle_timeout: 0.3),
+              background.copy_stream(path, socket, **RATE), background.copy_stream(source, target, **RATE)]
+    guarded { sleep(0.001) until @stuck.all? { |transfer| transfer.bytes.positive? } }
+    fuse.stop
+  end
+
+  def relay_a_word(background)
+    client, front = UNIXSocket.pair
+    back, server = UNIXSocket.pair
+    transfer = background.relay(front, back)
+    client.write("word")
+    assert_equal("word", guarded { server.readpartial(9) })
+    [client, server].each(&:close)
+    assert_equal([4, 0], guarded { transfer.value })
+  end
 
   def entry(content = pattern(SIZE), **how) = Fuse::Entry.new(content: content.b, **how)
 

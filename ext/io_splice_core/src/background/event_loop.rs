@@ -444,6 +444,8 @@ impl Runner {
         let Some((transfer, pool)) = self.take(slot, None) else { return };
         let center = self.center.clone();
         self.hand(pool, Box::new(move || run_away(transfer, &center)));
+        // Its timer may have been the one that has just fired.
+        self.arm(slot);
     }
 
     /// Takes a transfer out of its slot for a pool.
