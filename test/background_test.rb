@@ -2,6 +2,7 @@
 
 require "test_helper"
 require "fcntl"
+require "minitest/mock"
 require "socket"
 require "stringio"
 require "tempfile"
@@ -279,6 +280,20 @@ class BackgroundTest < Minitest::Test
     guarded { mine.close }
     assert_equal [IO::Splice::Cancelled], transfers.map { |transfer| transfer.error.class }.uniq
     assert_raises(IO::Splice::Cancelled) { transfers.first.value }
+  end
+
+  def test_without_a_thread_of_rubys_nothing_is_taken_over
+    mine = IO::Splice::Background.new
+    ours, theirs = sockets
+    none = ->(*) { raise ThreadError, "can't create Thread" }
+    IO::Splice.const_get(:Copying).stub(:thread, none) do
+      assert_raises(ThreadError) { mine.copy_stream(ours, File::NULL) { flunk } }
+    end
+    refute_predicate ours, :closed?
+    assert_equal [0, 0], [mine.size, mine.stats[:begun]]
+    theirs.write("still here")
+    assert_equal("still here", guarded { ours.readpartial(99) })
+    assert(guarded { mine.drain })
   end
 
   def test_whoever_waits_is_told_though_the_threads_are_killed

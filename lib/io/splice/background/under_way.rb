@@ -130,7 +130,7 @@ class IO
         def synchronize
           @lock.synchronize do
             start unless @engine.of_this_process?
-            run_threads if @untold.positive?
+            rerun_threads if @untold.positive?
             yield
           end
         end
@@ -139,6 +139,7 @@ class IO
           synchronize do
             raise IOError, "closed background" if @closed
 
+            run_threads # so that nothing is taken over when there are none to be had
             @untold += 1
             [@engine, @token += 1]
           end
@@ -146,7 +147,7 @@ class IO
 
         def note(transfer, token)
           @transfers[token] = transfer
-          run_threads
+          rerun_threads
           @changed.broadcast
         end
 
@@ -160,6 +161,13 @@ class IO
         def run_threads
           @reporter = Copying.thread { report(@engine, @teller) } unless @reporter&.alive? || @engine.over?
           @teller.run
+        end
+
+        # If somebody has killed them. When there are no threads, whoever waits tries again.
+        def rerun_threads
+          run_threads
+        rescue ThreadError
+          nil
         end
 
         def report(engine, teller)
