@@ -7,6 +7,7 @@
 #   ruby -Ilib reliability/inject.rb                      all of it: ten minutes or more
 #   ruby -Ilib reliability/inject.rb --quick              a sample, 40 seconds
 #   ruby -Ilib reliability/inject.rb --only splice        one system call
+#   ruby -Ilib reliability/inject.rb --background         transfers in the background, and nothing else
 #   ruby -Ilib reliability/inject.rb --untrue             splice also says 0, and it is not true
 #
 # Only the thread that copies is watched, and only what it does between two marks. What Ruby does there for itself (its
@@ -16,6 +17,7 @@ require "optparse"
 require "tmpdir"
 require_relative "inject/trial"
 require_relative "inject/cases"
+require_relative "inject/background"
 
 module Inject
   # Goes through cases and what can be answered to their calls.
@@ -100,6 +102,7 @@ options = { seed: Random.new_seed % (1 << 32) }
 OptionParser.new do |parser|
   parser.on("--quick") { options[:quick] = true }
   parser.on("--untrue", "splice also says that an input has ended which has not") { options[:untrue] = true }
+  parser.on("--background [CASE]", "only transfers in the background") { |name| options[:background] = name || true }
   parser.on("--verbose") { options[:verbose] = true }
   parser.on("--seed N", Integer) { |seed| options[:seed] = seed }
   parser.on("--case NAME") { |name| options[:case] = name }
@@ -115,5 +118,7 @@ end
 
 Dir.mktmpdir do |dir|
   ENV["TMPDIR"] = dir # for what a process leaves that has not come to its end
-  exit Inject::Walk.new(options).run
+  passed = options[:background] || Inject::Walk.new(options).run
+  passed = Inject::BackgroundWalk.new(options).run && passed unless options.key?(:case)
+  exit(passed ? true : false)
 end

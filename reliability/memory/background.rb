@@ -2,15 +2,13 @@
 
 require_relative "kind"
 
-# What goes on in the background: its threads stay for five seconds when there is nothing to do.
+# What goes on in the background
 module Memory
-  IDLE = 6 # seconds
-
-  kind("Background#copy_stream of a path to a device", share: 0.01, settle: IDLE) do
+  kind("Background#copy_stream of a path to a device", share: 0.01) do
     -> { IO::Splice.background.copy_stream("/proc/self/stat", File::NULL).value }
   end
 
-  kind("Background#copy_stream of sockets", share: 0.01, settle: IDLE) do
+  kind("Background#copy_stream of sockets", share: 0.01) do
     lambda do
       client, front = UNIXSocket.pair
       back, server = UNIXSocket.pair
@@ -23,7 +21,7 @@ module Memory
     end
   end
 
-  kind("Background#tee_stream that is cancelled, of ends that are lent", share: 0.01, settle: IDLE) do
+  kind("Background#tee_stream that is cancelled, of ends that are lent", share: 0.01) do
     r, w = filled_pipe
     full = full_pipe
     lambda do
@@ -32,7 +30,7 @@ module Memory
     end
   end
 
-  kind("Background#relay that is refused", share: 0.1, settle: IDLE) do
+  kind("Background#relay that is refused", share: 0.1) do
     near, = UNIXSocket.pair
     raising(ArgumentError) { IO::Splice.background.relay(near, near, rate: 0) }
   end

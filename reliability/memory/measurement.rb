@@ -21,7 +21,7 @@ module Memory
       return ["it did not end as it should"] unless @samples
 
       more = { "bytes" => [growth, @kind.bound], "mappings" => [mappings, 20], "descriptors" => [descriptors, 0],
-               "threads" => [threads, 0],
+               "threads" => [threads, 8], # as many as wait for a disk
                "objects a call" => [objects, @kind.objects ? @kind.objects + 0.01 : Float::INFINITY] }
       more.select { |_, (number, most)| number > most }.map { |what, (number, _)| "#{number.round(3)} #{what} more" }
     end
