@@ -248,6 +248,32 @@ module Planted
         replacement: "if std::process::id() > 0 { return run() }\n    let mut parked = None;",
         check: ruby("scheduler", "abandoned")
 
+  # The background
+
+  fault "not-given-back", "what a cancelled transfer could not deliver does not go back",
+        file: "ext/io_splice_core/src/background/transfer.rs",
+        text: ".filter(|_| self.keep)",
+        replacement: ".filter(|_| !self.keep)",
+        check: ruby("background", "what_was_not_delivered")
+
+  fault "never-over", "after a drain the descriptors of the background stay open",
+        file: "ext/io_splice_core/src/background/mod.rs",
+        text: "if reports.running == 0 {",
+        replacement: "if reports.running == usize::MAX {",
+        check: ruby("background", "no_descriptor_and_no_thread")
+
+  fault "locks-lost", "a file that is lent loses its locks",
+        file: "ext/io_splice/src/background.rs",
+        text: "let lent = self.keep",
+        replacement: "let lent = !self.keep",
+        check: ruby("background", "keeps_its_locks")
+
+  fault "no-thread", "a transfer is taken over without a thread that looks after it",
+        file: "lib/io/splice/background/under_way.rb",
+        text: "run_threads # so that",
+        replacement: "# so that",
+        check: "ruby -Ilib reliability/inject.rb --background 'copy_stream of a file' --only clone3"
+
   # The attacks themselves
 
   fault "leaked-pipe", "an interrupted copy leaves a pipe open",
