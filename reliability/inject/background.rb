@@ -23,14 +23,15 @@ module Inject
     # Kinds of sources and targets, and the call.
     CASES = {
       "copy_stream of a file" => [%i[file], %i[unix], ->(it, (a), (b)) { it.copy_stream(a, b, close: false) }],
-      "copy_stream of a socket" => [%i[unix], %i[tcp], ->(it, (a), (b)) { it.copy_stream(a, b, close: false) }],
+      "copy_stream of a socket" => [%i[late_unix], %i[tcp], ->(it, (a), (b)) { it.copy_stream(a, b, close: false) }],
       "copy_stream to a file" => [%i[pipe], %i[file], ->(it, (a), (b)) { it.copy_stream(a, b, close: false) }],
       "tee_stream" => [%i[late_unix], %i[pipe unix], ->(it, (a), all) { it.tee_stream(a, *all, close: false) }],
       "relay" => [%i[unix late_unix], %i[unix pipe],
                   ->(it, (a, b), (to_b, to_a)) { it.relay([a, to_a], [b, to_b], close: false) }],
     }.freeze
 
-    Shot = Struct.new(:name, :call, :errno, :at) do
+    # With `made`, the background is there before anything is answered.
+    Shot = Struct.new(:name, :call, :errno, :made, :at) do
       def to_s = "background #{name}: #{call} #{at} answers #{errno}"
       def repeat = "--background #{name.inspect} --only #{call} --errno #{errno} --at #{at}"
     end
@@ -86,6 +87,7 @@ module Inject
       Thread.report_on_exception = false
       @sources = from.map { |kind| Source.new(kind) }
       @targets = to.map { |kind| Target.new(kind) }
+      @made = IO::Splice::Background.new if @shot.made
       Process.kill(:STOP, Process.pid)
       @sources.each(&:start)
       Marshal.dump(verdict, into)
@@ -104,7 +106,7 @@ module Inject
     end
 
     def transfer
-      background = IO::Splice::Background.new
+      background = @made || IO::Splice::Background.new
       [@call.call(background, @sources.map(&:given), @targets.map(&:given)).value, nil]
     rescue SystemCallError, IOError, ThreadError => e
       [nil, e]
@@ -176,7 +178,7 @@ module Inject
 
     def all
       BackgroundTrial::CASES.keys.product(BackgroundTrial::ANSWERS.to_a).flat_map do |name, (call, errnos)|
-        errnos.map { |errno| BackgroundTrial::Shot.new(name, call, errno) }
+        errnos.product([false, true]).map { |errno, made| BackgroundTrial::Shot.new(name, call, errno, made) }
       end
     end
 

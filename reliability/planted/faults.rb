@@ -268,11 +268,17 @@ module Planted
         replacement: "let lent = !self.keep",
         check: ruby("background", "keeps_its_locks")
 
-  fault "no-thread", "a transfer is taken over without a thread that looks after it",
-        file: "lib/io/splice/background/under_way.rb",
-        text: "run_threads # so that",
-        replacement: "# so that",
-        check: "ruby -Ilib reliability/inject.rb --background 'copy_stream of a file' --only clone3"
+  fault "unwatched", "an end that epoll refuses to watch is waited for",
+        file: "ext/io_splice_core/src/background/event_loop.rs",
+        text: "return self.end(slot, Outcome::Failed(errno));",
+        replacement: "let _ = errno;",
+        check: "ruby -Ilib reliability/inject.rb --background 'copy_stream of a socket' --only epoll_ctl"
+
+  fault "dropped", "what a cancelled transfer gives back is dropped",
+        file: "lib/io/splice/background/transfer.rb",
+        text: "Copying.put_back(input, bytes) unless bytes.empty?",
+        replacement: "[input, bytes]",
+        check: "ruby -Ilib reliability/soak.rb 20 --seed 1"
 
   # The attacks themselves
 
