@@ -56,7 +56,7 @@ class BackgroundProcessTest < Minitest::Test
   ENDS.each do |name, (program, said, status)|
     define_method("test_a_process_ends_#{name}") do
       command = ["timeout", "-k", "5", GUARD.to_s, RbConfig.ruby, "-W0", "-I", LIB, "-e", HEAD + program]
-      output, ended = guarded(GUARD + 10) { Open3.capture2(*command) }
+      output, ended = guarded(70) { Open3.capture2(*command) }
       assert_equal [said, status], [output, ended.exitstatus]
     end
   end

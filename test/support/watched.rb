@@ -8,7 +8,7 @@ require "rbconfig"
 # threads do; that ends the run. The one who looks is another process: here the whole VM may stand still, and a thread
 # more would change what is tested, since a call beside another thread takes another way.
 module Watched
-  GUARD = 300 # seconds, of which each `guarded` has 60
+  GUARD = 300 * Integer(ENV.fetch("SLOWNESS", "1")) # seconds, of which each `guarded` has 60
   TELL = :PWR # the signal for it: nobody else's
 
   # For Minitest::Test.
