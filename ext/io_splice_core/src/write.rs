@@ -3,7 +3,6 @@ use std::os::fd::BorrowedFd;
 
 use rustix::io::{Errno, write};
 use rustix::net::{SendFlags, send};
-use rustix::pipe::PIPE_BUF;
 
 use crate::attempt::{Attempt, Step, attempt};
 use crate::blocking::{MayBlock, may_block_of};
@@ -28,12 +27,7 @@ pub fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Attempt {
     }
     let descriptor = Descriptor::inspect(fd)?;
     if descriptor.is_pipe() {
-        return match write_snapshot(fd, &[IoSlice::new(bytes)]) {
-            // The filter of a container: what poll(2) says is true unless somebody else writes just now.
-            Err(Errno::PERM | Errno::NOSYS) if !ready(fd, fd)?.output => Ok(Step::WouldBlock),
-            Err(Errno::PERM | Errno::NOSYS) => attempt(write(fd, &bytes[..bytes.len().min(PIPE_BUF)])),
-            attempt => attempt,
-        };
+        return write_snapshot(fd, &[IoSlice::new(bytes)]);
     }
     match may_block_of(fd, &descriptor) {
         MayBlock::Peer | MayBlock::Unknown if !ready(fd, fd)?.output => Ok(Step::WouldBlock),

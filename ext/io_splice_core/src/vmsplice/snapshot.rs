@@ -3,10 +3,13 @@ use std::os::fd::BorrowedFd;
 
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{Errno, ReadWriteFlags, pwritev2, write, writev};
+use rustix::pipe::PIPE_BUF;
 
 use super::pages::{GIVE_MAX, vmsplice_pages};
+use crate::attempt::attempt;
 use crate::descriptor::Descriptor;
 use crate::pages::Pages;
+use crate::ready::ready;
 use crate::{Attempt, IOV_MAX, Step, pipe_size};
 
 /// Puts a snapshot of memory into a pipe, as far as it can be done at once: what the reader gets is
@@ -14,7 +17,7 @@ use crate::{Attempt, IOV_MAX, Step, pipe_size};
 ///
 /// Only a copy can promise that, and the kernel's own copy into the pipe is the quickest one: `write`,
 /// in blocking mode with `RWF_NOWAIT`. Where there is no such thing (Linux before 6.4, and FIFOs) the pipe gets
-/// pages of our own instead.
+/// pages of our own instead, and where that is denied as well a short `write` when poll(2) says that there is room.
 /// The pieces must not all be empty. `EBADF` for what is no pipe, or not its write end.
 ///
 /// # References
@@ -50,7 +53,14 @@ pub fn write_snapshot(pipe: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> Attempt {
         Err(Errno::AGAIN) => Ok(Step::WouldBlock),
         Err(errno) if has_no_nowait(errno) => {
             let pages = Pages::snapshot(pieces, pipe_size(pipe)?.min(GIVE_MAX))?;
-            vmsplice_pages(pipe, &[pages.slice(0..pages.as_bytes().len())])
+            match vmsplice_pages(pipe, &[pages.slice(0..pages.as_bytes().len())]) {
+                // The filter of a container: what poll(2) says is true unless somebody else writes just now.
+                Err(Errno::PERM | Errno::NOSYS) if !ready(pipe, pipe)?.output => Ok(Step::WouldBlock),
+                Err(Errno::PERM | Errno::NOSYS) => {
+                    attempt(write(pipe, &pieces[0][..pieces[0].len().min(PIPE_BUF)]))
+                }
+                put => put,
+            }
         }
         Err(errno) => Err(errno),
     }
