@@ -148,7 +148,7 @@ class TestFork < Minitest::Test
 
   # Yields the links of the pipes that relays have for themselves, with bytes in them that nobody takes yet.
   def with_stalled_relays(count)
-    relays = Array.new(count) { Stalled.new(unix_pair, unix_pair) }
+    relays = Array.new(count) { unix_pair.then { |pair| Stalled.new(unix_pair, pair, fill(pair.first)) } }
     relays.each { |relay| until_asleep(relay.thread) }
     before = all_links
     relays.each { |relay| relay.near << "there" }
@@ -162,12 +162,10 @@ class TestFork < Minitest::Test
   class Stalled
     attr_reader :near, :thread
 
-    def initialize((near, front), (back, far))
+    def initialize((near, front), (back, far), filled)
       @near = near
       @far = far
-      @filled = 0
-      loop { @filled += back.write_nonblock("f" * 65_536) }
-    rescue IO::WaitWritable
+      @filled = filled
       @thread = Thread.new { IO::Splice.relay(front, back) }
     end
 
