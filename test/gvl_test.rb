@@ -2,12 +2,11 @@
 
 require "test_helper"
 require "io/nonblock"
+require "support/kernel"
 
 # Other threads run where the kernel makes a call wait, also for something that has nothing to do with this process.
 class TestGvl < Minitest::Test
   include IO::Splice
-
-  SPLICE = { "x86_64" => 275, "aarch64" => 76 }[RbConfig::CONFIG["host_cpu"]]
 
   def test_others_run_while_trysplice_waits_for_the_lock_of_its_input
     while_held { |held, _, _, into| assert_equal 1, IO.trysplice(held, nil, into, nil, 5) }
@@ -122,8 +121,7 @@ class TestGvl < Minitest::Test
   end
 
   def hold(pipe, full)
-    $VERBOSE = nil # syscall is deprecated
-    syscall(SPLICE, pipe.fileno, 0, full.fileno, 0, 4, 0)
+    kernels_own_splice(pipe, full, 4)
   ensure
     sleep
   end
