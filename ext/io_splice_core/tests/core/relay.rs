@@ -74,7 +74,7 @@ impl Party {
     }
 
     fn learns_of(&self, events: PollFlags) {
-        let guard = GUARD.try_into().unwrap();
+        let guard = (*GUARD).try_into().unwrap();
         assert_eq!(poll(&mut [PollFd::new(&self.input, events)], Some(&guard)), Ok(1));
     }
 
@@ -222,7 +222,7 @@ fn a_side_in_blocking_mode_is_not_given_more_than_it_takes_at_once() {
             done.send(pause).unwrap();
             parties
         });
-        let pause = watched.recv_timeout(GUARD).expect("it sits in the kernel");
+        let pause = watched.recv_timeout(*GUARD).expect("it sits in the kernel");
         assert_eq!(pause, RelayPause::Wait, "{one:?} and {other:?}");
         drop(waiting.join().unwrap());
     }
@@ -395,7 +395,7 @@ fn an_interrupt_ends_a_turn_and_the_next_one_goes_on() {
         let said: [&[u8]; 2] = [pattern(300_000), &pattern(300_001)[1..]];
         let speaking = BOTH.map(|way| parties[way].speaks(said[way]));
         let mut relay = relay(&parties, None);
-        let guard = Instant::now() + GUARD;
+        let guard = Instant::now() + *GUARD;
         let mut wanted = MadeUp::new(|_, _| Waited::Interrupted, || true);
         loop {
             assert!(Instant::now() < guard);
@@ -681,7 +681,7 @@ fn a_watch_of_an_output_is_readable_when_it_takes_bytes() {
         let filled = party.fill();
         assert!(!is_readable(&watch), "{kind:?}");
         party.hears(filled);
-        wait_until_ready(Side::Output, output.as_fd(), Some(GUARD));
+        wait_until_ready(Side::Output, output.as_fd(), Some(*GUARD));
         assert!(is_readable(&watch), "{kind:?}");
     }
 }

@@ -515,7 +515,7 @@ fn an_end_that_is_not_ready_in_time_is_named() {
     let file = TempFile::new(b"something");
     let input = file.reader();
     let mut copy = new_tee_stream(&input, &fds, None);
-    copy.set_timeouts(None, [Some(GUARD), soon]);
+    copy.set_timeouts(None, [Some(*GUARD), soon]);
     assert_eq!(
         run_tee_stream(&mut copy, &input, &fds, &mut Patient::new()),
         TeeStreamPause::TimedOut(Some(1))
@@ -534,8 +534,8 @@ fn the_time_that_an_end_may_take_does_not_begin_anew_after_a_pause() {
     let regular = file.reader();
     for input in [&regular, &reader] {
         let mut copy = new_tee_stream(input, &fds, None);
-        copy.set_timeouts(Some(GUARD), [None, Some(GUARD)]);
-        let mut left = GUARD;
+        copy.set_timeouts(Some(*GUARD), [None, Some(*GUARD)]);
+        let mut left = *GUARD;
         for _ in 0..3 {
             let mut host = Impatient::default();
             assert_eq!(run_tee_stream(&mut copy, input, &fds, &mut host), TeeStreamPause::Wait);

@@ -30,11 +30,12 @@ fn threads() -> usize {
     sleeps().len()
 }
 
-/// Whether one of them waits for a disk, and neither for work nor for events.
-fn is_one_stuck() -> bool {
-    sleeps()
-        .iter()
-        .any(|sleep| !["", "0"].contains(&&**sleep) && !sleep.contains("futex") && !sleep.contains("poll"))
+/// How many of them wait for a disk, and neither for work nor for events.
+fn stuck_threads() -> usize {
+    let is_stuck = |sleep: &&String| {
+        !["", "0"].contains(&&***sleep) && !sleep.contains("futex") && !sleep.contains("poll")
+    };
+    sleeps().iter().filter(is_stuck).count()
 }
 
 /// Ends an engine, and waits until nothing is left of it.
@@ -275,7 +276,8 @@ fn a_disk_that_is_stuck_holds_up_nothing_but_its_own() {
         (101, Outcome::Done, false),
     ];
     assert_eq!(outcomes, expected);
-    assert!(threads() <= 1 + 8 + 1);
+    // The other disk has a second thread when a turn was asked for before that of the last one had come to rest.
+    assert!(stuck_threads() <= 8 && threads() <= 1 + 8 + 8);
     assert!(!is_at_its_end(&cancelled_reader), "it is closed when the disk goes on");
 
     disk.goes_on();
@@ -297,7 +299,7 @@ fn an_engine_stops_although_a_disk_is_stuck_and_its_threads_end_when_that_goes_o
     let job = copy_job(given(disk.reader()), given(output));
     disk.stops();
     begin(&engine, job, 1);
-    eventually(is_one_stuck);
+    eventually(|| stuck_threads() > 0);
     engine.stop();
     let stopped = ended(&engine);
     assert_eq!((stopped.outcome, stopped.stuck), (Outcome::Cancelled, true));

@@ -72,7 +72,7 @@ pub fn all_ended(engine: &Engine, count: usize) -> Vec<Ended> {
     let mut all = Vec::new();
     while all.len() < count {
         assert_eq!(
-            wait_until_ready(Side::Input, engine.ended().unwrap().as_fd(), Some(GUARD)),
+            wait_until_ready(Side::Input, engine.ended().unwrap().as_fd(), Some(*GUARD)),
             Waited::Ready,
             "{all:?}"
         );
@@ -95,9 +95,9 @@ pub fn done(engine: &Engine) -> Vec<u64> {
 /// Waits until something is so.
 #[track_caller]
 pub fn eventually(what: impl Fn() -> bool) {
-    let end = std::time::Instant::now() + GUARD;
+    let end = std::time::Instant::now() + *GUARD;
     while !what() {
-        assert!(std::time::Instant::now() < end, "not so after {GUARD:?}");
+        assert!(std::time::Instant::now() < end, "not so after {:?}", *GUARD);
         std::thread::sleep(Duration::from_millis(2));
     }
 }

@@ -14,7 +14,7 @@ use super::pattern;
 use io_splice_core::{pipe_size, set_pipe_size};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{FileType, MemfdFlags, Mode, OFlags, fcntl_getfl, fcntl_setfl, memfd_create};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
@@ -282,9 +282,16 @@ pub fn read_to_end(reader: impl Into<OwnedFd>) -> Vec<u8> {
     bytes
 }
 
-/// Writes to an end that does not block until it takes no more; says how much that was.
+/// Puts bytes into an end that does not block until it takes no more; says how many that were.
 pub fn fill(fd: impl AsFd) -> usize {
-    std::iter::from_fn(|| rustix::io::write(&fd, pattern(4096)).ok()).sum()
+    let written: usize = std::iter::from_fn(|| rustix::io::write(&fd, pattern(4096)).ok()).sum();
+    // Before Linux 6.5 a UNIX socket that is full for write(2) takes more pages by splice.
+    let (from, into) = rustix::pipe::pipe().unwrap();
+    let spliced = std::iter::from_fn(|| {
+        rustix::io::write(&into, pattern(4096)).unwrap();
+        splice(&from, None, &fd, None, 1 << 16, SpliceFlags::NONBLOCK).ok()
+    });
+    written + spliced.sum::<usize>()
 }
 
 // An end with somebody at its other side

@@ -20,20 +20,20 @@ pub struct Patient(Instant);
 impl Patient {
     /// Its patience ends after [`GUARD`].
     pub fn new() -> Self {
-        Self(Instant::now() + GUARD)
+        Self(Instant::now() + *GUARD)
     }
 
     /// Waits for one of the ends, at most for so long.
     pub fn wait(&mut self, ends: &mut [Awaited<'_>], timeout: Option<Duration>) -> Waited {
         self.guard();
-        let waited = wait_until_any_ready(ends, Some(timeout.map_or(GUARD, |timeout| timeout.min(GUARD))));
-        let in_time = timeout.is_some_and(|timeout| timeout < GUARD);
-        assert!(waited != Waited::TimedOut || in_time, "still waiting after {GUARD:?}");
+        let waited = wait_until_any_ready(ends, Some(timeout.map_or(*GUARD, |timeout| timeout.min(*GUARD))));
+        let in_time = timeout.is_some_and(|timeout| timeout < *GUARD);
+        assert!(waited != Waited::TimedOut || in_time, "still waiting after {:?}", *GUARD);
         waited
     }
 
     fn guard(&self) {
-        assert!(Instant::now() < self.0, "still running after {GUARD:?}");
+        assert!(Instant::now() < self.0, "still running after {:?}", *GUARD);
     }
 }
 

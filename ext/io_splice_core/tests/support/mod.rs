@@ -20,8 +20,12 @@ pub use host::*;
 /// What most calls are given.
 pub const NO_FLAGS: SpliceFlags = SpliceFlags::empty();
 
-/// What takes longer hangs. Generous, since machines are shared.
-pub const GUARD: Duration = Duration::from_secs(60);
+/// What takes longer hangs. Generous, since machines are shared, and more so on one that says how slow it is
+/// (bin/with-kernel).
+pub static GUARD: LazyLock<Duration> = LazyLock::new(|| {
+    let slowness = std::env::var("SLOWNESS").ok().and_then(|times| times.parse().ok());
+    Duration::from_secs(60) * slowness.unwrap_or(1)
+});
 
 /// Runs what must not hang; if it does, the whole test binary ends.
 #[track_caller]
@@ -29,9 +33,9 @@ pub fn guarded<T>(what_must_not_hang: impl FnOnce() -> T) -> T {
     let place = Location::caller();
     let (done, watched) = channel::<()>();
     std::thread::spawn(move || {
-        if watched.recv_timeout(GUARD) == Err(RecvTimeoutError::Timeout) {
+        if watched.recv_timeout(*GUARD) == Err(RecvTimeoutError::Timeout) {
             // Not `eprintln!`, which the test harness would keep to itself.
-            let _ = writeln!(std::io::stderr(), "{place}: this has been waiting for {GUARD:?}");
+            let _ = writeln!(std::io::stderr(), "{place}: this has been waiting for {:?}", *GUARD);
             std::process::abort();
         }
     });
