@@ -545,8 +545,8 @@ fn a_panic_ends_one_transfer_and_no_other() {
     let mut job = tee_job(given(input), vec![given(output)]);
     // Of this output the machine does not know.
     job.ends.push(lent(&server.0));
-    begin(&engine, job, 2);
     (&UnixStream::from(far)).write_all(b"hello").unwrap();
+    begin(&engine, job, 2);
     assert_eq!(ended(&engine).outcome, Outcome::Panicked);
     client.says(b"hello");
     server.hears(b"hello");
