@@ -32,6 +32,7 @@ UNCHECKED_TESTS = {
     "an exception may come between the end of a call and that of its check",
   "share_a_socket|changes_|duplicated_stay|4_gib|every_(byte|target)|large_stream|reader_that_goes|goes_away|slow" =>
     "long, and the calls are those of others",
+  "method_missing" => "what answers by that has no methods for RBS to see",
   "to_be_had|without_descriptors" => "limits on descriptors, which the checks need too",
 }.freeze
 
