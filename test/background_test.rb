@@ -296,6 +296,23 @@ class BackgroundTest < Minitest::Test
     assert(guarded { mine.drain })
   end
 
+  def test_a_block_is_called_though_the_threads_were_about_to_end
+    threads = IO::Splice.const_get(:Copying)::Threads
+    linger = threads.send(:remove_const, :LINGER)
+    threads.const_set(:LINGER, 0.0003)
+    mine = IO::Splice::Background.new
+    told = Thread::Queue.new
+    500.times do |number|
+      sleep(number % 10 * 0.0001)
+      mine.copy_stream(File::NULL, File::NULL) { told << number }
+      assert_equal(number, guarded(10) { told.pop })
+    end
+    guarded { mine.drain }
+  ensure
+    threads.send(:remove_const, :LINGER)
+    threads.const_set(:LINGER, linger)
+  end
+
   def test_whoever_waits_is_told_though_the_threads_are_killed
     mine = IO::Splice::Background.new
     ours, theirs = sockets

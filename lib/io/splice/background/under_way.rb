@@ -16,18 +16,25 @@ class IO
         end
 
         def run
-          @thread = Copying.thread { tell } unless @thread&.alive?
+          return if @thread&.alive?
+
+          over = @over
+          @thread = Copying.thread { tell(over) }
         end
 
-        # When it has told of what there is.
-        def stop = @over << nil
+        # When there is nothing left to tell of. What comes then is for another thread, since this one is about to end.
+        def stop
+          @over << nil
+          @over = Thread::Queue.new
+          @thread = nil
+        end
 
         def current? = @thread.equal?(Thread.current)
 
         private
 
-        def tell
-          while (transfer = @over.pop)
+        def tell(over)
+          while (transfer = over.pop)
             begin
               transfer.tell
             ensure
@@ -70,15 +77,53 @@ class IO
         def now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
       end
 
+      # The Ruby threads that look after transfers.
+      # @private
+      module Threads
+        # How long the threads stay when nothing is under way, in seconds: beside a second thread each call that may
+        # block costs more, and to start one costs more than a short transfer.
+        LINGER = 5
+
+        private
+
+        def run_threads
+          @reporter = Copying.thread { report(@engine, @teller) } unless @reporter&.alive? || @engine.over?
+          @teller.run
+        end
+
+        # If somebody has killed them. When there are no threads, whoever waits tries again.
+        def rerun_threads
+          run_threads
+        rescue ThreadError
+          nil
+        end
+
+        def report(engine, teller)
+          loop do
+            engine.wait_ended(LINGER)
+            Copying.without_interrupts do
+              ended = engine.take_ended
+              @lock.synchronize do
+                finish(ended, teller)
+                return retire(teller) if ended.empty? && (@untold.zero? || engine.over?)
+              end
+            end
+          end
+        end
+
+        # Whoever takes something over next makes another thread.
+        def retire(teller)
+          @reporter = nil
+          teller.stop if @untold.zero?
+        end
+      end
+
       # The transfers of a background that are under way. One Ruby thread takes note of those that have ended, and
       # the teller is told of them. In a forked child it begins anew.
       # @private
       class UnderWay
         include Waiting
-
-        # How long the threads stay when nothing is under way, in seconds: beside a second thread each call that may
-        # block costs more, and to start one costs more than a short transfer.
-        LINGER = 5
+        include Threads
 
         def initialize(threads)
           @threads = threads
@@ -158,31 +203,6 @@ class IO
           Copying.without_interrupts { told } unless handle
         end
 
-        def run_threads
-          @reporter = Copying.thread { report(@engine, @teller) } unless @reporter&.alive? || @engine.over?
-          @teller.run
-        end
-
-        # If somebody has killed them. When there are no threads, whoever waits tries again.
-        def rerun_threads
-          run_threads
-        rescue ThreadError
-          nil
-        end
-
-        def report(engine, teller)
-          loop do
-            engine.wait_ended(LINGER)
-            Copying.without_interrupts do
-              ended = engine.take_ended
-              @lock.synchronize do
-                finish(ended, teller)
-                return teller.stop if ended.empty? && (@untold.zero? || engine.over?)
-              end
-            end
-          end
-        end
-
         def finish(ended, teller)
           ended.each do |token, *result|
             # It may have ended before {#take_over} has noted it.
@@ -195,6 +215,7 @@ class IO
         def told
           @lock.synchronize do
             @untold -= 1
+            @teller.stop if @untold.zero? && @engine.over?
             @changed.broadcast
           end
         end
