@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 require "test_helper"
+require "openssl"
 require "io/splice/rack"
 require "rbconfig"
 require "support/documentation"
