@@ -249,7 +249,7 @@ class IO
 
         is_real = timeout.is_a?(Numeric) && timeout.real?
         raise TypeError, "can't convert #{timeout.class} into time interval" unless is_real
-        raise ArgumentError, "timeout: NaN given" if timeout.to_f.nan?
+        raise ArgumentError, "timeout: NaN given" if timeout.respond_to?(:nan?) && timeout.nan?
       end
 
       # The ends of a relay as the engine takes them, and its inputs.
