@@ -138,9 +138,8 @@ class IO
       # @return [Integer] the bytes copied, which may be fewer than `len`
       def tee(src, dsts, len, &progress)
         check_copy(len, nil)
-        from, *to = resolve_tls(src, *dsts)
         hand_over = HandOver.new(dsts)
-        open_ends([(from unless tls?(from)), *to], nil) do |input, *outputs|
+        open_ends(resolve_for_tee(src, dsts), nil) do |input, *outputs|
           next hand_over.tee_between(input, len, outputs, &progress) if input
 
           tee_object(src, outputs, len, hand_over, &progress)
@@ -149,6 +148,9 @@ class IO
         e.instance_variable_set(:@target, e.target && dsts[e.target])
         raise
       end
+
+      # A TLS socket is read by its own methods.
+      def resolve_for_tee(src, dsts) = resolve_tls(src, *dsts).tap { |ends| ends[0] = nil if tls?(ends[0]) }
 
       def tee_object(src, outputs, len, hand_over, &progress)
         copied = Broadcast.new(outputs, hand_over, progress).copy_from(src, len)

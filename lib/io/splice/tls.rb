@@ -88,9 +88,10 @@ class IO
 
       # As {resolve}; an SSLSocket is used as a descriptor in the directions that the kernel does.
       def resolve_tls(src, *dsts)
-        from, *to = resolve(src, *dsts)
-        from ||= src if kernel_reads?(src)
-        [from, *to.zip(dsts).map { |resolved, dst| resolved || (dst if kernel_writes?(dst)) }]
+        ends = resolve(src, *dsts)
+        ends[0] ||= src if kernel_reads?(src)
+        dsts.each_with_index { |dst, index| ends[index + 1] ||= dst if kernel_writes?(dst) }
+        ends
       end
 
       # What OpenSSL has decrypted goes first. When the kernel stops, it stands at a record that is not data, or at the
