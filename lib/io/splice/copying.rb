@@ -61,10 +61,19 @@ class IO
       # that is still open.
       def without_interrupts(&) = Thread.handle_interrupt(Object => :never, &)
 
+      # Says in an exception how far a call came.
+      def mark(exception, with, variable, bytes)
+        return exception if exception.frozen?
+
+        exception.extend(with)
+        exception.instance_variable_set(variable, bytes)
+        exception
+      end
+
       # Gives bytes back that an object has given and nobody has taken, if it can take them.
       def unread_object(src, bytes)
         without_interrupts do
-          next read_buffer(src)&.prepend(bytes.b) if tls?(src)
+          next unread_tls(src, bytes) if tls?(src)
 
           src.pos -= bytes.bytesize
         rescue StandardError

@@ -21,6 +21,9 @@ class IO
 
         def tls? = Copying.tls?(@end)
 
+        # Whether bytes may come from it by its descriptor.
+        def works? = !tls? || Copying.kernel_reads?(@end)
+
         # Whether it has bytes that the kernel does not have any more.
         def decrypted? = tls? && Copying.decrypted?(@end)
 
@@ -41,7 +44,7 @@ class IO
           return @io.ungetbyte(bytes) unless tls?
 
           Copying.take_back(@end)
-          Copying.read_buffer(@end)&.prepend(bytes.b)
+          Copying.unread_tls(@end, bytes)
         rescue IOError
           nil # it is closed
         end
@@ -56,15 +59,17 @@ class IO
         def initialize(end_)
           @end = end_
           @io = Copying.io_to_wait_for(end_)
-          (Copying.tls?(end_) ? end_ : @io).flush
+          (tls? ? end_ : @io).flush
         end
 
+        def tls? = Copying.tls?(@end)
+
         # Whether bytes may go to it by its descriptor.
-        def works? = !Copying.tls?(@end) || Copying.kernel_writes?(@end)
+        def works? = !tls? || Copying.kernel_writes?(@end)
 
         # @return [Integer, Symbol] how many bytes it has taken, or `:wait_writable` or `:wait_readable`
         def write(bytes)
-          return @end.write_nonblock(bytes, exception: false) if Copying.tls?(@end)
+          return @end.write_nonblock(bytes, exception: false) if tls?
           return Copying.send_now(@io, bytes) || :wait_writable if @io.is_a?(BasicSocket)
 
           @io.write_nonblock(bytes, exception: false)
@@ -84,7 +89,7 @@ class IO
         private
 
         def tell
-          return @end.__send__(:stop) if Copying.tls?(@end)
+          return @end.__send__(:stop) if tls?
 
           @io.is_a?(BasicSocket) ? @io.shutdown(Socket::SHUT_WR) : Copying.pass_on_end(@end)
         end
@@ -107,8 +112,7 @@ class IO
           @ends = [src, dst]
           @input = Input.new(src)
           @output = Output.new(dst)
-          @in_kernel = (!Copying.tls?(src) || Copying.kernel_reads?(src)) &&
-                       (!Copying.tls?(dst) || Copying.kernel_writes?(dst))
+          @in_kernel = @input.works? && @output.works?
           @state = :open
           @bytes = 0
           @held = NOTHING
@@ -227,7 +231,7 @@ class IO
           Thread.handle_interrupt(Object => :on_blocking) { relay }
           bytes
         rescue Exception => e # rubocop:disable Lint/RescueException -- it goes on, and tells how far this came
-          raise Copying.mark_relayed(e, bytes)
+          raise Copying.mark(e, Relayed, :@bytes_relayed, bytes)
         end
 
         private
@@ -276,14 +280,6 @@ class IO
       end
 
       def socket?(number) = IO.for_fd(number, autoclose: false).stat.socket?
-
-      def mark_relayed(exception, bytes)
-        return exception if exception.frozen?
-
-        exception.extend(Relayed)
-        exception.instance_variable_set(:@bytes_relayed, bytes)
-        exception
-      end
     end
   end
 end

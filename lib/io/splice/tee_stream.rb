@@ -158,16 +158,7 @@ class IO
         progress&.call(copied)
         copied
       rescue Exception => e # rubocop:disable Lint/RescueException -- it goes on, and tells how far this came
-        raise mark_partial_tee(e, hand_over.taken)
-      end
-
-      # Says how far it came, also when it was the source that failed.
-      def mark_partial_tee(exception, bytes_written)
-        return exception if exception.frozen?
-
-        exception.extend(PartialTee)
-        exception.instance_variable_set(:@bytes_written, bytes_written)
-        exception
+        raise mark(e, PartialTee, :@bytes_written, hand_over.taken) # also when it was the source that failed
       end
     end
 

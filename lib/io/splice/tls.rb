@@ -72,8 +72,11 @@ class IO
 
       def decrypted(ssl) = ssl.pending + read_buffer(ssl).bytesize
 
-      # Ruby's, which has no public name: before openssl 4.0, and since.
+      # Ruby's, which has no public name, but one or the other, by version; nil if it has neither.
       def read_buffer(ssl) = ssl.instance_variable_get(:@rbuffer) || ssl.instance_variable_get(:@rbuf)
+
+      # Puts bytes back in front of those that the socket has still to give.
+      def unread_tls(ssl, bytes) = read_buffer(ssl)&.prepend(bytes.b)
 
       # Copies from or to a TLS socket, through the kernel as far as that encrypts.
       def copy_tls(src, dst, len, src_offset, &progress)
@@ -120,7 +123,7 @@ class IO
         bytes = String.new
         portion = nil
         bytes << portion until ssl.closed? || (portion = read_ahead(ssl.to_io)).empty?
-        read_buffer(ssl).prepend(bytes)
+        unread_tls(ssl, bytes)
       end
 
       def copy_decrypted(ssl, output, most, &)
