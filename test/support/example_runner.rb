@@ -4,6 +4,7 @@
 
 require "io/splice"
 require "socket"
+require_relative "self_signed"
 
 Thread.report_on_exception = false
 
@@ -20,16 +21,7 @@ class << self
   def r = (@pipe ||= IO.pipe).first
   def w = (@pipe ||= IO.pipe).last
 
-  def certificate
-    @certificate ||= OpenSSL::X509::Certificate.new.tap do |certificate|
-      certificate.subject = certificate.issuer = OpenSSL::X509::Name.parse("/CN=localhost")
-      certificate.public_key = key
-      certificate.serial = 1
-      certificate.not_before = Time.now - 60
-      certificate.not_after = Time.now + 3600
-      certificate.sign(key, "SHA256")
-    end
-  end
+  def certificate = @certificate ||= SelfSigned.certificate(key)
 
   private
 

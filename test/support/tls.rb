@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 require "openssl"
+require_relative "self_signed"
 
 module SpliceTest
   # Two ends of a TLS connection, over two sockets. `kernel` asks that the kernel encrypt for the server, if it can.
@@ -23,16 +24,8 @@ module SpliceTest
 
   def new_server_context
     OpenSSL::SSL::SSLContext.new.tap do |context|
-      key = OpenSSL::PKey::EC.generate("prime256v1")
-      certificate = OpenSSL::X509::Certificate.new
-      certificate.subject = certificate.issuer = OpenSSL::X509::Name.parse("/CN=localhost")
-      certificate.public_key = key
-      certificate.serial = 1
-      certificate.not_before = Time.now - 60
-      certificate.not_after = Time.now + 3600
-      certificate.sign(key, "SHA256")
-      context.key = key
-      context.cert = certificate
+      context.key = OpenSSL::PKey::EC.generate("prime256v1")
+      context.cert = SelfSigned.certificate(context.key)
     end
   end
 end
