@@ -21,7 +21,6 @@ class TestFaults < Minitest::Test
   LIMIT = 100_000
   # What is left of the memory: too little for the one thing or the other.
   ROOM = [50_000, 200_000, 500_000].freeze
-  NOBODY = 65_534
 
   # A disk that gets full
 
@@ -624,7 +623,7 @@ class TestFaults < Minitest::Test
     soft = File.read("/proc/sys/fs/pipe-user-pages-soft").to_i
     skip "a user's pipes are not limited here, or hardly" unless soft.between?(1, 1 << 17)
     in_a_child do
-      Process::UID.change_privilege(NOBODY) if Process.uid.zero?
+      become_a_user
       pipes = []
       loop { pipes << IO.pipe.each { |io| io.pipe_size = MIB } }
     rescue Errno::EPERM

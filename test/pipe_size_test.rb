@@ -138,7 +138,7 @@ class TestPipeSize < Minitest::Test
   def unprivileged
     answer, tell = IO.pipe
     child = fork do
-      Process::UID.change_privilege(65_534) if Process.euid.zero?
+      become_a_user
       tell.write(Marshal.dump(yield))
     rescue SystemCallError => e
       tell.write(Marshal.dump(e))

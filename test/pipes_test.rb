@@ -2,7 +2,6 @@
 
 require "test_helper"
 require "support/copy_ends"
-require "etc"
 
 # What the gem's own pipes take of what all processes of a user share.
 class TestPipes < Minitest::Test
@@ -93,9 +92,7 @@ class TestPipes < Minitest::Test
 
   def check_share
     Process.setrlimit(:NOFILE, Process.getrlimit(:NOFILE).last)
-    nobody = Etc.getpwnam("nobody")
-    Process::Sys.setgid(nobody.gid)
-    Process::Sys.setuid(nobody.uid)
+    become_a_user
     before = IO.pipe.first.pipe_size
     ends = Array.new(1000) { UNIXSocket.pair + UNIXSocket.pair }
     ends.each { |_, front, back| Thread.new { IO::Splice.relay(front, back) } } # all, before any of them is fed

@@ -114,7 +114,7 @@ class TestTargets < Minitest::Test
     File.chmod(0o666, @path)
     File.chmod(0o555, @dir)
     child = fork_child do
-      Process::UID.change_privilege(65_534) if Process.uid.zero?
+      become_a_user
       error = begin
         IO::Splice.tee_stream(@source, @path, "#{@dir}/new")
       rescue Errno::EACCES => e
