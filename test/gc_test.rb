@@ -143,7 +143,7 @@ class TestGC < Minitest::Test
 
   # Those that the garbage collector has not closed yet.
   def close_fresh(numbers)
-    ios = ObjectSpace.each_object(IO).reject { |io| @to_close.include?(io) || io.closed? }
-    ios.select { |io| numbers.include?(io.fileno) }.each(&:close)
+    ios = ObjectSpace.each_object(IO).reject { |io| @to_close.include?(io) }
+    ios.select { |io| numbers_of_ios([io]).intersect?(numbers) }.each(&:close)
   end
 end

@@ -132,7 +132,7 @@ class TestPipes < Minitest::Test
 
   # The capacities of the pipes of the gem, which are those that no IO is for.
   def own_pipe_sizes
-    known = ObjectSpace.each_object(IO).reject { |io| io.closed? || io.is_a?(Probe) }.map(&:fileno)
+    known = numbers_of_ios(ObjectSpace.each_object(IO).grep_v(Probe))
     numbers = Dir.children("/proc/self/fd").map(&:to_i) - known
     numbers.filter_map { |number| size_of(number) if own_reader?(number) }
   end

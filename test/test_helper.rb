@@ -71,6 +71,15 @@ module SpliceTest
     ios
   end
 
+  # The numbers of the descriptors that these IOs have: one that is closed, or was never opened, has none.
+  def numbers_of_ios(ios = ObjectSpace.each_object(IO))
+    ios.filter_map do |io|
+      io.fileno
+    rescue IOError
+      nil
+    end
+  end
+
   def open_descriptors
     Dir.children("/proc/self/fd").size
   end

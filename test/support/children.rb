@@ -22,8 +22,8 @@ module SpliceTest
     end
   end
 
-  # Makes this child, if it is root's, the process of a user who has no other: what the kernel counts for each user, such
-  # as the memory of pipes, is then not shared with the tests that run beside this one.
+  # Makes this child, if it is root's, the process of a user who has no other: what the kernel counts for each user, as
+  # the memory of pipes, is then not shared with the tests that run beside this one.
   def become_a_user
     Process::UID.change_privilege(1_000_000 + Process.pid) if Process.euid.zero?
   rescue Errno::EINVAL # the user namespace does not have that many
