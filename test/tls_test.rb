@@ -317,6 +317,138 @@ class TestTLS < Minitest::Test
     end
   end
 
+  def test_a_relay_in_the_background
+    each_way do |server, client|
+      front, backend = tcp_pair
+      next assert_stays_the_callers(server) { BACKGROUND.relay(server, front) } unless both_in_kernel?(server)
+
+      relay = BACKGROUND.relay(server, front)
+      assert_predicate server, :closed?
+      check_both_ways(client, backend)
+      client.__send__(:stop)
+      assert_empty(guarded { backend.read })
+      backend.write("last words")
+      backend.close
+      assert_equal("last words", guarded { client.read })
+      assert_equal([LARGE, LARGE + 10], guarded { relay.value })
+    end
+  end
+
+  def test_a_relay_in_the_background_between_two_tls_sides
+    each_way do |server, client, version, kernel|
+      next unless both_in_kernel?(server)
+
+      second, far = connection(version, kernel)
+      relay = BACKGROUND.relay(server, second)
+      check_both_ways(client, far)
+      far.__send__(:stop)
+      assert_empty(guarded { client.read })
+      client.__send__(:stop)
+      assert_empty(guarded { far.read })
+      assert_equal([LARGE, LARGE], guarded { relay.value })
+    end
+  end
+
+  def test_in_the_background_what_was_decrypted_goes_first
+    in_kernel do |server, client|
+      feeding = thread do
+        client.write("line\n#{pattern(1000)}") && client.write(pattern(LARGE)[1000..]) && client.__send__(:stop)
+      end
+      assert_equal("line\n", guarded { server.gets })
+      target = tempfile
+      assert_equal(LARGE, guarded { BACKGROUND.copy_stream(server, target, close: false).value })
+      assert_bytes pattern(LARGE), written(target)
+      thread_value(feeding)
+      # The end is still to be seen by who has the connection.
+      assert_nil(guarded { server.read(1) })
+    end
+  end
+
+  def test_what_the_background_does_not_take_stays_where_it_was
+    in_kernel do |server, client|
+      client.write("line\nrest")
+      assert_equal("line\n", guarded { server.gets })
+      assert_raises(SystemCallError, ArgumentError) { BACKGROUND.copy_stream(server, "/nowhere/at/all") }
+      assert_raises(IOError) { BACKGROUND.relay(server, tcp_pair.first.tap(&:close)) }
+      assert_equal("rest", guarded { server.readpartial(100) })
+    end
+  end
+
+  def test_what_a_cancelled_transfer_holds_goes_back
+    in_kernel do |server, client|
+      out, target = tcp_pair
+      filled = fill_up(target)
+      client.write(pattern(100_000))
+      transfer = BACKGROUND.copy_stream(server, target, close: false)
+      sleep 0.1
+      guarded { transfer.cancel.wait }
+      check_whole(server, client, out, target, filled)
+    end
+  end
+
+  def test_tee_stream_in_the_background_from_tls
+    in_kernel do |server, client|
+      feeding = thread { client.write(pattern(LARGE)) && client.__send__(:stop) }
+      targets = [tempfile, tempfile]
+      assert_equal(LARGE, guarded { BACKGROUND.tee_stream(server, *targets, close: false).value })
+      targets.each { |target| assert_bytes pattern(LARGE), written(target) }
+      thread_value(feeding)
+    end
+  end
+
+  def test_in_the_background_a_connection_that_was_cut_is_an_error
+    in_kernel do |server, client|
+      drained(client)
+      client.write("hello")
+      client.to_io.close
+      front, backend = tcp_pair
+      error = guarded { BACKGROUND.relay(server, front).wait.error }
+      assert_kind_of Errno::EPROTO, error
+      assert_match(/a to b: .*without a close_notify/, error.message)
+      assert_equal [5, 0], error.bytes_relayed
+      assert_equal("hello", guarded { backend.read })
+    end
+  end
+
+  # What is not data
+
+  # Without the kernel OpenSSL can update its keys; through it that depends on the versions of both.
+  def test_a_client_that_updates_its_keys
+    [true, false].each do |kernel|
+      with_client_of_openssl(TLS13, kernel) do |server, say|
+        target = tempfile
+        copy = thread { IO::Splice.copy_stream(server, target) }
+        tell(say, "one", "K", "two")
+        assert_copied_or_broken(copy, target, "one\ntwo\n", broken: kernel)
+      end
+    end
+  end
+
+  def test_a_client_that_wants_to_renegotiate
+    [true, false].each do |kernel|
+      with_client_of_openssl(TLS12, kernel) do |server, say|
+        target = tempfile
+        copy = thread { IO::Splice.copy_stream(server, target) }
+        tell(say, "one", "R")
+        assert_copied_or_broken(copy, target, "one\n", broken: true)
+      end
+    end
+  end
+
+  def test_in_the_background_what_only_openssl_can_do_is_an_error
+    with_client_of_openssl(TLS12, true) do |server, say|
+      next unless both_in_kernel?(server)
+
+      target = tempfile
+      transfer = BACKGROUND.copy_stream(server, target, close: false)
+      say.puts("one")
+      sleep 0.01 until transfer.bytes == 4
+      say.puts("R")
+      assert_kind_of(Errno::EOPNOTSUPP, guarded { transfer.wait.error })
+      assert_equal "one\n", written(target)
+    end
+  end
+
   # On the wire
 
   def test_nothing_is_on_the_wire_in_the_clear
@@ -351,6 +483,56 @@ class TestTLS < Minitest::Test
     ensure
       [server, client].compact.each { |end_| end_.to_io.close }
     end
+  end
+
+  # The server's side of a connection, and what tells its client: lines, and commands (R: renegotiate, K: new keys).
+  def with_client_of_openssl(version, kernel)
+    acceptor = TCPServer.new("127.0.0.1", 0)
+    client = IO.popen(["openssl", "s_client", { TLS12 => "-tls1_2", TLS13 => "-tls1_3" }[version], "-connect",
+                       "127.0.0.1:#{acceptor.local_address.ip_port}", { %i[out err] => File::NULL }], "w")
+    socket = guarded { acceptor.accept }
+    server = OpenSSL::SSL::SSLSocket.new(socket, kernel ? kernel_context : server_context)
+    guarded { server.accept }
+    client.sync = true
+    yield server, client
+  ensure
+    [acceptor, socket, client].compact.each(&:close)
+  end
+
+  # Each by itself, since a command is what a line is that is read alone.
+  def tell(client, *lines)
+    lines.each do |line|
+      client.puts(line)
+      sleep(0.2 * SLOWNESS)
+    end
+    client.close
+  rescue Errno::EPIPE
+    nil # it has given up
+  end
+
+  # All that was sent has arrived and the end was seen, or OpenSSL has said that it cannot go on, and what came before
+  # that has arrived.
+  def assert_copied_or_broken(copy, target, sent, broken:)
+    thread_value(copy)
+    assert_equal sent, written(target)
+  rescue OpenSSL::SSL::SSLError => e
+    assert broken, e.full_message
+    assert sent.start_with?(written(target)), written(target)
+  end
+
+  # Where the kernel does both directions.
+  def in_kernel(*versions)
+    each_way do |server, client, version|
+      wanted = versions.empty? || versions.include?(version)
+      yield server, client if wanted && both_in_kernel?(server)
+    end
+  end
+
+  def both_in_kernel?(server) = IO::Splice.ktls(server) == %i[read write]
+
+  def assert_stays_the_callers(server, &)
+    assert_raises(TypeError, &)
+    refute_predicate server, :closed?
   end
 
   def connection(version, kernel)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use io_splice_core::background::{self, Ended, Handle, Job, Outcome, Work};
 use io_splice_core::copy::{
-    CopyStream, Direction, Hints, Pause, Plan, Relay, RelayPause, TeeStream, TeeStreamPause,
+    ControlRecords, CopyStream, Direction, Hints, Pause, Plan, Relay, RelayPause, TeeStream, TeeStreamPause,
 };
 use io_splice_core::{Errno, PrivateFd, Side, is_regular_file, wait_until_ready};
 use magnus::typed_data::Obj;
@@ -88,6 +88,12 @@ impl Terms {
         ends.iter().map(own).collect()
     }
 
+    /// What the kernel does of TLS. Whoever keeps the connection has still to learn of its end.
+    fn hints(&self, input: End, output: End) -> Hints {
+        let records = if self.keep { ControlRecords::TakenButTheLast } else { ControlRecords::Taken };
+        Hints { tls_in: input.is_tls().then_some(records), tls_out: output.is_tls(), ..Hints::default() }
+    }
+
     fn job(self, work: Work, ends: Vec<PrivateFd>) -> Job {
         Job { work, ends, idle_timeout: self.idle_timeout, rate: self.rate, keep: self.keep }
     }
@@ -108,7 +114,8 @@ impl Engine {
         let ends = [End::new(ruby, args[2], Side::Input)?, End::new(ruby, args[3], Side::Output)?];
         let (len, offset) = copy::numbers(ruby, args[4], args[5])?;
         descriptors_for_copy(copy::NAME, &ends[0], &ends[1])?;
-        let hints = copy::hints(ruby, ends[0], ends[1], offset, false);
+        let tls = terms.hints(ends[0], ends[1]);
+        let hints = Hints { tls_in: tls.tls_in, ..copy::hints(ruby, ends[0], ends[1], offset, false) };
         let fds = terms.own(copy::NAME, &ends)?;
         let plan = look(copy::NAME, || Plan::new(fds[0].as_fd(), fds[1].as_fd(), len, offset, hints))?;
         let mut copy = CopyStream::new(plan, len, offset);
@@ -135,11 +142,12 @@ impl Engine {
         // In the order in which the core takes them.
         let ends = if args.len() == 4 { vec![a_in, b_in] } else { vec![a_in, a_out, b_in, b_out] };
         let fds = terms.own(relay::NAME, &ends)?;
+        let hints = [terms.hints(a_in, b_out), terms.hints(b_in, a_out)];
         let plans = look(relay::NAME, || {
             let fd = |end: usize| fds[end % fds.len()].as_fd();
             let ways = if fds.len() == 2 { [[0, 1], [1, 0]] } else { [[0, 3], [2, 1]] };
-            let plan = |[from, to]: [usize; 2]| Plan::new(fd(from), fd(to), None, None, Hints::default());
-            Ok([plan(ways[0])?, plan(ways[1])?])
+            let plan = |[from, to]: [usize; 2], hints| Plan::new(fd(from), fd(to), None, None, hints);
+            Ok([plan(ways[0], hints[0])?, plan(ways[1], hints[1])?])
         })?;
         let mut relay = Relay::new(plans, [timeouts(a_in, b_out)?, timeouts(b_in, a_out)?], None);
         let there = take_read_ahead(ruby, a_in, u64::MAX)?;
@@ -168,9 +176,10 @@ impl Engine {
             descriptors_for_copy(tee_stream::NAME, &input, output)?;
         }
         let fds = terms.own(tee_stream::NAME, &ends)?;
+        let hints = terms.hints(input, input);
         let mut tee = look(tee_stream::NAME, || {
             let outputs: Vec<Option<BorrowedFd<'_>>> = fds[1..].iter().map(|fd| Some(fd.as_fd())).collect();
-            TeeStream::new(Some(fds[0].as_fd()), &outputs, len)
+            TeeStream::new(Some(fds[0].as_fd()), &outputs, len, hints)
         })?;
         let outputs = ends[1..].iter().map(|end| end.timeout()).collect::<Result<Vec<_>, Error>>()?;
         tee.set_timeouts(input.timeout()?, outputs);
@@ -332,13 +341,13 @@ fn exception(ruby: &Ruby, ended: &Ended) -> Option<Error> {
         Outcome::CopyStream(Pause::TimedOut(side)) => timed_out(ruby, side),
         Outcome::CopyStream(Pause::Failed(errno)) => error::errno(errno, copy::NAME, ended.why),
         Outcome::Relay(RelayPause::TimedOut(_, side)) => timed_out(ruby, side),
-        Outcome::Relay(RelayPause::Failed(direction, errno)) => relay::failure(direction, errno),
+        Outcome::Relay(RelayPause::Failed(direction, errno)) => relay::failure(direction, errno, ended.why),
         Outcome::TeeStream(TeeStreamPause::TimedOut(output)) => {
             timed_out(ruby, output.map_or(Side::Input, |_| Side::Output))
         }
-        Outcome::TeeStream(TeeStreamPause::InputFailed(errno)) => tee_stream::failure(None, errno),
+        Outcome::TeeStream(TeeStreamPause::InputFailed(errno)) => tee_stream::failure(None, errno, ended.why),
         Outcome::TeeStream(TeeStreamPause::OutputFailed(output, Some(errno))) => {
-            tee_stream::failure(Some(output), errno)
+            tee_stream::failure(Some(output), errno, None)
         }
         Outcome::Failed(errno) => error::errno(errno, "background", None),
         Outcome::CopyStream(_) | Outcome::Relay(_) | Outcome::TeeStream(_) | Outcome::Panicked => {

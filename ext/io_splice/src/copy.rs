@@ -1,6 +1,6 @@
 use std::os::fd::BorrowedFd;
 
-use io_splice_core::copy::{CopyStream, Hints, Pause, Plan, Timeouts};
+use io_splice_core::copy::{ControlRecords, CopyStream, Hints, Pause, Plan, Timeouts};
 use io_splice_core::{Call, Errno, OPEN_SOURCE, OPEN_TARGET_AS_IT_IS, Side, refusal};
 use magnus::block::Proc;
 use magnus::value::ReprValue;
@@ -194,7 +194,8 @@ pub fn hints(ruby: &Ruby, input: End, output: End, offset: Option<u64>, to_size:
         likely_file_out: output.is_file(ruby),
         can_unread: input.is_io(),
         to_size,
-        tls_in: input.is_tls(),
+        tls_in: input.is_tls().then_some(ControlRecords::Left),
+        tls_out: output.is_tls(),
     }
 }
 

@@ -38,6 +38,14 @@ pub fn errno(errno: Errno, call: &str, detail: Option<&str>) -> Error {
     exception.map_or_else(|interrupt| interrupt, Error::from)
 }
 
+/// The same, with the part of a call that has failed, and why.
+pub fn errno_of(errno: Errno, call: &str, part: &str, why: Option<&str>) -> Error {
+    match why {
+        Some(why) => self::errno(errno, call, Some(&format!("{part}: {why}"))),
+        None => self::errno(errno, call, Some(part)),
+    }
+}
+
 /// That of a file that cannot be opened, in Ruby's own words.
 pub fn open(ruby: &Ruby, errno: Errno, path: Value) -> Error {
     let exception =

@@ -69,8 +69,8 @@ pub fn seconds(ruby: &Ruby, value: Value) -> Result<Option<Duration>, Error> {
 }
 
 /// The kernel has refused in this direction.
-pub fn failure(direction: Direction, errno: Errno) -> Error {
-    error::errno(errno, NAME, Some(["a to b", "b to a"][direction as usize]))
+pub fn failure(direction: Direction, errno: Errno, why: Option<&str>) -> Error {
+    error::errno_of(errno, NAME, ["a to b", "b to a"][direction as usize], why)
 }
 
 fn run(
@@ -116,7 +116,7 @@ fn run(
             RelayPause::Idle => return Err(error::timeout(ruby, "Timed out: no byte in either direction")),
             RelayPause::TimedOut(_, side) => return Err(timed_out(ruby, side)),
             RelayPause::Failed(direction, errno) => {
-                return Err(failure(direction, errno));
+                return Err(failure(direction, errno, None));
             }
         }
     }

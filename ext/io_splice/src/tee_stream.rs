@@ -1,6 +1,6 @@
 use std::os::fd::BorrowedFd;
 
-use io_splice_core::copy::{TeeStream, TeeStreamPause};
+use io_splice_core::copy::{Hints, TeeStream, TeeStreamPause};
 use io_splice_core::{Errno, Side, copied};
 use magnus::block::Proc;
 use magnus::value::ReprValue;
@@ -78,9 +78,9 @@ pub fn tee_between(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
 }
 
 /// The kernel has refused to take from the input, or to bring to this output.
-pub fn failure(output: Option<usize>, errno: Errno) -> Error {
+pub fn failure(output: Option<usize>, errno: Errno, why: Option<&str>) -> Error {
     let end = output.map_or("the input".to_owned(), |output| format!("output {output}"));
-    error::errno(errno, NAME, Some(&end))
+    error::errno_of(errno, NAME, &end, why)
 }
 
 /// Looks at all ends.
@@ -92,7 +92,7 @@ fn plan(
     let ends: Vec<_> = outputs.iter().copied().chain([input]).flatten().collect();
     inspect_without_gvl(NAME, &ends, |fds| {
         let (fd_in, fds_out) = of_outputs(outputs, fds);
-        Ok(TeeStream::new(fd_in, &fds_out, len))
+        Ok(TeeStream::new(fd_in, &fds_out, len, Hints::default()))
     })
 }
 
@@ -145,12 +145,12 @@ impl Work {
                     return Err(timed_out(ruby, output.map_or(Side::Input, |_| Side::Output)));
                 }
                 TeeStreamPause::InputFailed(errno) => {
-                    return Err(failure(None, errno));
+                    return Err(failure(None, errno, None));
                 }
                 TeeStreamPause::OutputFailed(output, errno) => {
                     self.failed = Some(output);
                     return Err(match errno {
-                        Some(errno) => failure(Some(output), errno),
+                        Some(errno) => failure(Some(output), errno, None),
                         // What it raised was kept.
                         None => {
                             once(ruby, || self.hand_over.call::<_, Value>((output, ()))).err().unwrap_or_else(

@@ -62,7 +62,7 @@ pub use splice::splice;
 pub use splice_now::splice_now;
 pub use splice_reserved::Reserved;
 pub use tee::tee;
-pub use tls::kernel_tls;
+pub use tls::{Record, kernel_tls};
 pub use vmsplice::{accepts_pages, vmsplice_pages, write_snapshot};
 pub use write::write_now;
 

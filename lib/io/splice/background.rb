@@ -32,9 +32,10 @@ class IO
     # any number of them and waits for all of them together with epoll. No Ruby thread, no fiber and no GVL is needed
     # while bytes move. It is made for slow clients, tunnels and proxies by the thousand.
     #
-    # **Ends** are IOs, Integers and paths. What a copy writes to may be an `SSLSocket` for which the kernel encrypts:
-    # see {Splice.ktls}. It gets a close_notify at the end. Any other object that has to be read or written through
-    # methods of its own raises TypeError: use the call of the same name in {Splice} for it.
+    # **Ends** are IOs, Integers and paths, and an `SSLSocket` if the kernel does TLS in the direction that is used: see
+    # {Splice.ktls}. A relay needs both. At the end such an output gets a close_notify; an input that ends without one
+    # is Errno::EPROTO, and what only OpenSSL could answer is an error. Any other object that has to be read or written
+    # through methods of its own raises TypeError: use the call of the same name in {Splice} for it.
     #
     # **Ownership.** With `close: true`, the default, the ends belong to the transfer. What Ruby has read ahead of them
     # is sent first, and what Ruby has still to write is written. The IO objects are closed when the call returns; one

@@ -78,6 +78,25 @@ class IO
       # Puts bytes back in front of those that the socket has still to give.
       def unread_tls(ssl, bytes) = read_buffer(ssl)&.prepend(bytes.b)
 
+      # What OpenSSL and Ruby have decrypted is found with the bare sockets by those who use them in the block. If they
+      # have not taken it, which an exception says, it goes back.
+      def lend_decrypted(inputs)
+        inputs = inputs.select { |input| tls?(input) }
+        inputs.each { |ssl| ssl.to_io.ungetbyte(take_decrypted(ssl)) if decrypted?(ssl) }
+        taken = yield
+      ensure
+        inputs.each { |ssl| take_back(ssl) } unless taken
+      end
+
+      def take_decrypted(ssl)
+        bytes = String.new
+        bytes << ssl.read_nonblock(decrypted(ssl)) while decrypted?(ssl)
+        bytes
+      rescue StandardError
+        unread_tls(ssl, bytes)
+        raise
+      end
+
       # Copies from or to a TLS socket, through the kernel as far as that encrypts.
       def copy_tls(src, dst, len, src_offset, &progress)
         from, to = resolve_tls(src, dst)

@@ -42,12 +42,21 @@ pub(super) struct Lingering {
 impl Lingering {
     /// `None`: it can be closed at once, and is. So is one that has `SO_LINGER`, which says what is wanted.
     pub fn new(connection: PrivateFd) -> Option<Self> {
+        let [_, is_to_notify] = kernel_tls(connection.as_fd());
+        Self::begin(connection, is_to_notify)
+    }
+
+    /// The same of a connection whose peer was told that this is all.
+    pub fn of_notified(connection: PrivateFd) -> Option<Self> {
+        Self::begin(connection, false)
+    }
+
+    fn begin(connection: PrivateFd, is_to_notify: bool) -> Option<Self> {
         let is_tcp = socket_protocol(&connection) == Ok(Some(ipproto::TCP));
         if !is_tcp || socket_linger(&connection) != Ok(None) {
             return None;
         }
         let now = Instant::now();
-        let [_, is_to_notify] = kernel_tls(connection.as_fd());
         let new =
             Self { connection, is_to_notify, unsent: usize::MAX, began: now, moved_at: now, look_at: now };
         new.look(now)

@@ -23,6 +23,7 @@ use crate::memory::zeroed;
 use crate::private_fd::PrivateFd;
 use crate::ready::{Awaited, wait_until_any_ready};
 use crate::refusal::{Call, refusal};
+use crate::tls;
 
 /// How long a transfer runs before others have their turn.
 const TURN: Duration = Duration::from_millis(1);
@@ -325,11 +326,19 @@ impl Transfer {
         (Ended { token: self.progress.token, outcome, why, delivered, unread, stuck: false }, lingering)
     }
 
-    /// Takes those of the outputs whose peers have not got everything and may still send. Those of a relay have told that
-    /// they will not.
+    /// Takes those of the outputs whose peers have not got everything and may still send. Those of a relay were shut down, but
+    /// for those with TLS.
     fn linger(&mut self) -> Vec<Lingering> {
-        let outputs = if matches!(self.work, Work::Relay(_)) { 0..0 } else { 1..self.ends.len() };
-        outputs.filter_map(|end| self.take(end)).filter_map(Lingering::new).collect()
+        let Work::Relay(relay) = &self.work else {
+            return (1..self.ends.len())
+                .filter_map(|end| self.take(end))
+                .filter_map(Lingering::new)
+                .collect();
+        };
+        let ends = relay_ends(self.ends.len());
+        let with_tls = Direction::BOTH.into_iter().filter(|direction| relay.is_to_tls(*direction));
+        let outputs: Vec<_> = with_tls.map(|direction| ends[direction as usize][1]).collect();
+        outputs.into_iter().filter_map(|end| self.take(end)).filter_map(Lingering::of_notified).collect()
     }
 
     fn abort(&mut self) -> [Vec<u8>; 2] {
@@ -449,8 +458,11 @@ fn run_copy(copy: &mut CopyStream, host: &mut Turn<'_>) -> Pace {
             Pause::Progress if !host.interrupted() => {}
             Pause::Progress | Pause::Interrupted => return Pace::Again,
             failed => {
-                let invalid = failed == Pause::Failed(Errno::INVAL);
-                let why = invalid.then(|| refusal(Call::Splice, Some(input), output, Errno::INVAL)).flatten();
+                let why = match failed {
+                    Pause::Failed(Errno::INVAL) => refusal(Call::Splice, Some(input), output, Errno::INVAL),
+                    Pause::Failed(errno) if copy.is_from_tls() => tls::reason(errno),
+                    _ => None,
+                };
                 return Pace::Over(Outcome::CopyStream(failed), why);
             }
         }
@@ -466,7 +478,13 @@ fn run_relay(relay: &mut Relay, host: &mut Turn<'_>) -> std::result::Result<Pace
         RelayPause::Ended(direction) => Err(direction),
         RelayPause::Wait => Ok(Pace::Waits),
         RelayPause::Interrupted => Ok(Pace::Again),
-        failed => Ok(Pace::Over(Outcome::Relay(failed), None)),
+        failed => {
+            let why = match failed {
+                RelayPause::Failed(direction, errno) if relay.is_from_tls(direction) => tls::reason(errno),
+                _ => None,
+            };
+            Ok(Pace::Over(Outcome::Relay(failed), why))
+        }
     }
 }
 
@@ -480,7 +498,13 @@ fn run_tee_stream(tee: &mut TeeStream, host: &mut Turn<'_>) -> Pace {
             Pace::Waits
         }
         TeeStreamPause::Progress | TeeStreamPause::Interrupted => Pace::Again,
-        failed => Pace::Over(Outcome::TeeStream(failed), None),
+        failed => {
+            let why = match failed {
+                TeeStreamPause::InputFailed(errno) if tee.is_from_tls() => tls::reason(errno),
+                _ => None,
+            };
+            Pace::Over(Outcome::TeeStream(failed), why)
+        }
     }
 }
 

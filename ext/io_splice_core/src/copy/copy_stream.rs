@@ -104,6 +104,11 @@ impl<K: Kernel> CopyStream<K> {
         self.pump.delivered()
     }
 
+    /// Whether the kernel decrypts what comes from the input.
+    pub fn is_from_tls(&self) -> bool {
+        self.pump.plan().tls_in.is_some()
+    }
+
     /// Whether bytes are missing of those that were asked for: when it is done, the input has ended too soon.
     pub fn is_short(&self) -> bool {
         self.pump.is_short()

@@ -12,6 +12,7 @@ use crate::pool::PooledPipe;
 use crate::read::read_now;
 use crate::ready::{Readiness, ready};
 use crate::room::room;
+use crate::tls::{Record, take_control_record};
 use crate::write::write_now;
 
 /// The system calls that a copy is made of; each as its manual page has it. The tests put a kernel of
@@ -96,6 +97,12 @@ pub trait Kernel {
     /// [recv(2)](https://man7.org/linux/man-pages/man2/recv.2.html): how long the next message of a socket is that has
     /// messages, without taking it
     fn message_size(&mut self, socket: BorrowedFd<'_>) -> Result<usize>;
+
+    /// [recvmsg(2)](https://man7.org/linux/man-pages/man2/recvmsg.2.html): what the next record of TLS is, for which the kernel
+    /// has decrypted; one that is not data is taken, but for a close_notify that is to be left
+    fn take_control_record(&mut self, _socket: BorrowedFd<'_>, _leave_close_notify: bool) -> Result<Record> {
+        Err(Errno::IO)
+    }
 
     /// Whether both are the same pipe. [fstat(2)](https://man7.org/linux/man-pages/man2/fstat.2.html)
     fn is_same_pipe(&mut self, fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>) -> bool;
@@ -200,6 +207,10 @@ impl Kernel for Linux {
     fn message_size(&mut self, socket: BorrowedFd<'_>) -> Result<usize> {
         let flags = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::DONTWAIT;
         rustix::net::recv(socket, &mut [0; 0][..], flags).map(|(_, size)| size)
+    }
+
+    fn take_control_record(&mut self, socket: BorrowedFd<'_>, leave_close_notify: bool) -> Result<Record> {
+        take_control_record(socket, leave_close_notify)
     }
 
     fn is_same_pipe(&mut self, fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>) -> bool {

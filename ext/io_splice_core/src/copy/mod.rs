@@ -29,7 +29,7 @@ pub use host::{Host, Timeouts, back_off};
 pub use kernel::{Kernel, Linux};
 pub use pump::{Advance, Pump};
 pub use relay::{Direction, Ends, Relay, RelayPause};
-pub use route::{Hints, Plan, Route};
+pub use route::{ControlRecords, Hints, Plan, Route};
 pub use tee_stream::{TeeStream, TeeStreamPause};
 
 /// How much is moved before the caller is told, or another pump has its turn.

@@ -6,11 +6,12 @@ use rustix::io::{Errno, Result};
 use super::in_flight::{InFlight, Write};
 use super::position::{Position, write_reserved};
 use super::rate::Rate;
-use super::route::{Extent, MESSAGE};
+use super::route::{ControlRecords, Extent, MESSAGE};
 use super::{Kernel, Linux, Plan, Route};
 use crate::PIPE_BUF;
 use crate::pool::MODEST;
 use crate::ready::Side;
+use crate::tls::{self, Record};
 
 /// Bounds one call, so that an interrupt is noticed soon: the kernel does not return early from a copy from file to
 /// file.
@@ -335,7 +336,7 @@ impl<K: Kernel> Pump<K> {
 
     /// Whether nothing is in flight, and nothing comes any more.
     fn has_ended(&mut self, input: BorrowedFd<'_>) -> Result<bool> {
-        if !self.in_flight.is_empty() || self.plan.messages_in || self.plan.tls_in {
+        if !self.in_flight.is_empty() || self.plan.messages_in || self.plan.tls_in.is_some() {
             return Ok(false);
         }
         let ended = self.kernel.has_ended(input, self.plan.socket_in, self.position.at())?;
@@ -554,6 +555,9 @@ impl<K: Kernel> Pump<K> {
         }
         match read {
             Ok(0) if reserved > 0 => self.read_on(input),
+            Ok(0) if self.plan.tls_in.is_some_and(|records| records != ControlRecords::Left) => {
+                Err(tls::TRUNCATED)
+            }
             Ok(0) => Ok(Advance::Done),
             Ok(bytes) => {
                 self.record_taken(bytes);
@@ -561,9 +565,23 @@ impl<K: Kernel> Pump<K> {
                 Ok(Advance::Progress)
             }
             Err(Errno::AGAIN) => Ok(Advance::Blocked(Side::Input)),
-            Err(Errno::IO) if self.plan.tls_in => Ok(Advance::Done),
+            Err(Errno::IO) => self.control_record(input),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// The next record of TLS is not data, if the kernel decrypts.
+    fn control_record(&mut self, input: BorrowedFd<'_>) -> Result<Advance> {
+        let leave_close_notify = match self.plan.tls_in {
+            None => return Err(Errno::IO),
+            Some(ControlRecords::Left) => return Ok(Advance::Done),
+            Some(ControlRecords::Taken) => false,
+            Some(ControlRecords::TakenButTheLast) => true,
+        };
+        Ok(match self.kernel.take_control_record(input, leave_close_notify)? {
+            Record::CloseNotify => Advance::Done,
+            Record::Data | Record::Ticket => Advance::Progress,
+        })
     }
 
     /// How much the next read(2) takes. A message that is longer than `len` is not taken: the rest of it would be lost.

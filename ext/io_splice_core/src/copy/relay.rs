@@ -6,6 +6,7 @@ use rustix::net::{Shutdown, shutdown};
 
 use super::host::{Wait, wait};
 use super::{Advance, Host, Kernel, Linux, PORTION, Plan, Pump, Side, Timeouts, Waited};
+use crate::tls::send_close_notify;
 
 /// One of the two directions of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +88,7 @@ struct OneWay<K: Kernel> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
     Open,
-    /// The input has ended, and everything is delivered.
+    /// The input has ended, and everything is delivered; the output is to be told.
     Ended,
     /// The output knows of the end.
     PassedOn,
@@ -169,6 +170,16 @@ impl<K: Kernel> Relay<K> {
     /// How many bytes have reached their output, in each direction.
     pub fn delivered(&self) -> [u64; 2] {
         [self.ways[0].pump.delivered(), self.ways[1].pump.delivered()]
+    }
+
+    /// Whether the kernel decrypts what comes from the input of this direction.
+    pub fn is_from_tls(&self, direction: Direction) -> bool {
+        self.ways[direction as usize].pump.plan().tls_in.is_some()
+    }
+
+    /// Whether the kernel encrypts what goes to the output of this direction.
+    pub fn is_to_tls(&self, direction: Direction) -> bool {
+        self.ways[direction as usize].pump.plan().tls_out
     }
 
     /// Whether this direction has ended, and its output knows.
@@ -285,11 +296,17 @@ impl<K: Kernel> Relay<K> {
                 }
             }
         }
-        if way.state == State::Ended {
+        if way.state == State::Ended && way.wait.side().is_none() {
             way.pump.in_flight.release_idle();
-            match shutdown(output, Shutdown::Write) {
+            // What is encrypted may still be on its way to the socket, and a shutdown would cut it off.
+            let told = match way.pump.plan().tls_out {
+                true => send_close_notify(output),
+                false => shutdown(output, Shutdown::Write),
+            };
+            match told {
+                Err(Errno::AGAIN) => way.wait.blocked(Side::Output),
                 // A peer that is gone need not be told.
-                Ok(()) | Err(Errno::NOTCONN) => way.state = State::PassedOn,
+                Ok(()) | Err(Errno::NOTCONN | Errno::PIPE) => way.state = State::PassedOn,
                 Err(Errno::NOTSOCK) => return Some(RelayPause::Ended(direction)),
                 Err(errno) => self.fail(direction, errno),
             }
@@ -345,7 +362,7 @@ impl<K: Kernel> Relay<K> {
         &'relay mut self,
         ends: Ends<'fd>,
     ) -> impl Iterator<Item = (&'relay mut Wait, [BorrowedFd<'fd>; 2])> {
-        let open = self.ways.iter_mut().zip(ends).filter(|(way, _)| way.state == State::Open);
+        let open = self.ways.iter_mut().zip(ends).filter(|(way, _)| way.is_open());
         open.filter_map(|(way, ends)| Some((&mut way.wait, ends?)))
     }
 
@@ -367,5 +384,9 @@ impl<K: Kernel> Relay<K> {
 impl<K: Kernel> OneWay<K> {
     fn can_advance(&self) -> bool {
         self.state == State::Open && self.wait.side().is_none()
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.state, State::Open | State::Ended)
     }
 }

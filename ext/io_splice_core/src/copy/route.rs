@@ -74,9 +74,21 @@ pub struct Hints {
     pub can_unread: bool,
     /// A regular file ends where it claims to, when the copy begins. What it has grown by until then is not copied.
     pub to_size: bool,
-    /// The kernel decrypts what comes from the input. At a record that is not data, and at the end, the copy is done: what
-    /// that is only the TLS library can tell.
-    pub tls_in: bool,
+    /// If the kernel decrypts what comes from the input: what becomes of records that are not data.
+    pub tls_in: Option<ControlRecords>,
+    /// The kernel encrypts what goes to the output, and its end is a close_notify.
+    pub tls_out: bool,
+}
+
+/// What becomes of records of TLS that are not data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlRecords {
+    /// At such a record, and at the end, the copy is done: what that is only the TLS library can tell.
+    Left,
+    /// Tickets are passed over, a close_notify is the end, and all others are errors; so is an end without a close_notify.
+    Taken,
+    /// The same, and the close_notify is left to the TLS library.
+    TakenButTheLast,
 }
 
 /// What is known of how much an input has.
@@ -107,8 +119,10 @@ pub struct Plan {
     pub(crate) to_size: bool,
     /// The input is a socket: what splice(2) says of its end is checked by read(2). It stops at an urgent byte.
     pub(crate) socket_in: bool,
-    /// The input is a socket for which the kernel decrypts, up to a record that is not data.
-    pub(crate) tls_in: bool,
+    /// The input is a socket for which the kernel decrypts.
+    pub(crate) tls_in: Option<ControlRecords>,
+    /// The output is a socket for which the kernel encrypts.
+    pub(crate) tls_out: bool,
     /// The output is a socket.
     pub(crate) socket_out: bool,
     /// The input is a socket with messages, which are kept whole.
@@ -156,6 +170,7 @@ impl Plan {
             extent: limit.map_or(Extent::Unknown, Extent::Limit),
             to_size: hints.to_size && from.size() > 0,
             tls_in: hints.tls_in,
+            tls_out: hints.tls_out,
             file_out: to.kind() == FileType::RegularFile,
             pipe_out: to.is_pipe(),
             merge: to.is_pipe() && hints.can_unread,
@@ -178,10 +193,12 @@ impl Plan {
     pub(crate) fn for_outputs(
         fd_in: BorrowedFd<'_>,
         fds_out: &[Option<BorrowedFd<'_>>],
+        hints: Hints,
     ) -> rustix::io::Result<Self> {
         let from = Descriptor::inspect_with_fstat(fd_in)?;
         let may_block = may_block_of(fd_in, &from);
-        let mut plan = Self { poll_first_in: needs_poll(may_block, &from), ..Self::UNKNOWN };
+        let mut plan =
+            Self { poll_first_in: needs_poll(may_block, &from), tls_in: hints.tls_in, ..Self::UNKNOWN };
         if fds_out.iter().all(Option::is_none) {
             plan.routes = &[Route::ReadWrite];
         }
@@ -247,7 +264,8 @@ impl Plan {
         extent: Extent::Unknown,
         to_size: false,
         socket_in: false,
-        tls_in: false,
+        tls_in: None,
+        tls_out: false,
         socket_out: false,
         messages_in: false,
         file_out: false,

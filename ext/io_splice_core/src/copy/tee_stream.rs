@@ -78,8 +78,9 @@ impl TeeStream {
         input: Option<BorrowedFd<'_>>,
         outputs: &[Option<BorrowedFd<'_>>],
         len: Option<u64>,
+        hints: Hints,
     ) -> Result<Self> {
-        let plan = input.map_or(Ok(Plan::UNKNOWN), |input| Plan::for_outputs(input, outputs))?;
+        let plan = input.map_or(Ok(Plan::UNKNOWN), |input| Plan::for_outputs(input, outputs, hints))?;
         let target = |output: &Option<BorrowedFd<'_>>| {
             let plan = output.map_or(Ok(Plan::UNKNOWN), |output| Plan::for_output(output, Hints::default()));
             Ok((Linux, plan?))
@@ -165,6 +166,11 @@ impl<K: Kernel> TeeStream<K> {
     /// How many bytes the output has taken that has taken most.
     pub fn copied(&self) -> u64 {
         self.delivered().max().unwrap_or_default()
+    }
+
+    /// Whether the kernel decrypts what comes from the input.
+    pub fn is_from_tls(&self) -> bool {
+        self.source.plan().tls_in.is_some()
     }
 
     /// Whether bytes are missing of those that were asked for: when it is done, the input has ended too soon.

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use crate::support::*;
-use io_splice_core::copy::{Side, TeeStream, TeeStreamPause, Waited};
+use io_splice_core::copy::{Hints, Side, TeeStream, TeeStreamPause, Waited};
 use io_splice_core::{Errno, page_size, set_pipe_size};
 
 const MIB: usize = 1 << 20;
@@ -273,10 +273,15 @@ fn a_pipe_is_not_copied_into_itself() {
     let again = writer.try_clone().unwrap();
     for itself in [&writer, &again] {
         for fds in [[itself.as_fd(), other.as_fd()], [other.as_fd(), itself.as_fd()]] {
-            assert_eq!(TeeStream::new(Some(reader.as_fd()), &fds.map(Some), None).err(), Some(Errno::INVAL));
+            assert_eq!(
+                TeeStream::new(Some(reader.as_fd()), &fds.map(Some), None, Hints::default()).err(),
+                Some(Errno::INVAL)
+            );
         }
     }
-    assert!(TeeStream::new(Some(reader.as_fd()), &[Some(other.as_fd()), None], None).is_ok());
+    assert!(
+        TeeStream::new(Some(reader.as_fd()), &[Some(other.as_fd()), None], None, Hints::default()).is_ok()
+    );
     assert_eq!(available(&reader), b"once");
 }
 

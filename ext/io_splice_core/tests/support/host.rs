@@ -159,7 +159,7 @@ pub fn finish<K: Kernel>(copy: &mut CopyStream<K>, input: impl AsFd, output: imp
 
 /// A tee_stream of `len` bytes, or of all.
 pub fn new_tee_stream(input: impl AsFd, outputs: &[Option<BorrowedFd<'_>>], len: Option<u64>) -> TeeStream {
-    TeeStream::new(Some(input.as_fd()), outputs, len).unwrap()
+    TeeStream::new(Some(input.as_fd()), outputs, len, Hints::default()).unwrap()
 }
 
 /// Runs a tee_stream once.

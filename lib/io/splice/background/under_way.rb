@@ -150,7 +150,7 @@ class IO
         def take_over(transfer, ends, close, inputs)
           Thread.handle_interrupt(Object => :on_blocking) do
             engine, token = expect
-            handle = or_not { yield engine, token }
+            handle = or_not { Copying.lend_decrypted(inputs) { yield engine, token } }
             Copying.without_interrupts do
               synchronize { note(transfer.begin(engine, handle, close ? [] : ends, inputs), token) }
               Copying.close_taken(transfer, ends) if close
@@ -232,8 +232,14 @@ class IO
       end
 
       def resolve_for_background(*ends)
-        ends.each_with_index { |end_, index| check_descriptor(end_) unless index.positive? && kernel_writes?(end_) }
+        check_for_background(*ends)
         resolve_tls(*ends)
+      end
+
+      # It calls no methods: of TLS it takes what the kernel does.
+      def check_for_background(src, *dsts)
+        check_descriptor(src) unless kernel_reads?(src)
+        dsts.each { |dst| check_descriptor(dst) unless kernel_writes?(dst) }
       end
 
       def check_descriptor(end_)
@@ -254,7 +260,7 @@ class IO
 
       # The ends of a relay as the engine takes them, and its inputs.
       def relay_ends(*sides)
-        sides = sides.map { |side| pair(side).each { |end_| check_descriptor(end_) } }
+        sides = sides.map { |side| pair(side).tap { |input, output| check_for_background(input, output) } }
         inputs = sides.map(&:first)
         [sides.all? { |input, output| input.equal?(output) } ? inputs : sides.flatten(1), inputs]
       end
@@ -270,7 +276,7 @@ class IO
 
       # Puts back what could not be delivered, if the input can take it.
       def put_back(input, bytes)
-        unread(input, bytes)
+        tls?(input) ? unread_tls(input, bytes) : unread(input, bytes)
       rescue StandardError
         nil # it is a path, a number or closed
       end
