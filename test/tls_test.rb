@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 require "test_helper"
+require "io/nonblock"
 require "support/tls"
 require "support/copy_ends"
 require "support/select_scheduler"
@@ -207,6 +208,25 @@ class TestTLS < Minitest::Test
       assert_equal("last words", guarded { client.read })
       assert_equal [LARGE, LARGE + 10], thread_value(relay)
       refute_predicate server, :closed?
+    end
+  end
+
+  def test_a_relay_to_pipes_leaves_their_mode
+    each_way do |server, client|
+      input, near = pipe
+      far, output = pipe
+      [input, output].each { |end_| end_.nonblock = false }
+      relay = thread { IO::Splice.relay(server, [input, output]) }
+      [[near, client], [client, far]].each do |from, to|
+        from.write(pattern(50_000))
+        assert_bytes(pattern(50_000), guarded { to.read(50_000) })
+      end
+      refute([input, output].any?(&:nonblock?))
+      near.close
+      assert_empty(guarded { client.read })
+      client.__send__(:stop)
+      assert_empty(guarded { far.read })
+      assert_equal [50_000, 50_000], thread_value(relay)
     end
   end
 
@@ -424,6 +444,21 @@ class TestTLS < Minitest::Test
     end
   end
 
+  # The tickets of TLS 1.3 are the first that a client gets.
+  def test_a_client_gets_past_tickets
+    calls = [->(client, target) { IO::Splice.copy_stream(client, target) },
+             ->(client, target) { BACKGROUND.copy_stream(client, target, close: false).value }]
+    [TLS12, TLS13].product(calls) do |version, call|
+      client, server = closing(*tls_pair(tcp_pair, version:, kernel: :client))
+      call = calls.first unless both_in_kernel?(client)
+      feeding = thread { server.write(pattern(LARGE)) && server.__send__(:stop) }
+      target = tempfile
+      assert_equal(LARGE, guarded { call.call(client, target) })
+      assert_bytes pattern(LARGE), written(target)
+      thread_value(feeding)
+    end
+  end
+
   def test_a_client_that_wants_to_renegotiate
     [true, false].each do |kernel|
       with_client_of_openssl(TLS12, kernel) do |server, say|
@@ -564,7 +599,7 @@ class TestTLS < Minitest::Test
 
   # Takes the tickets that a server of TLS 1.3 sends first.
   def drained(client)
-    client.read_nonblock(1, exception: false) while guarded { client.to_io.wait_readable(0.1) }
+    client.read_nonblock(1, exception: false) while guarded { client.to_io.wait_readable(0.1 * SLOWNESS) }
   end
 
   def check_both_ways(one, other)

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use io_splice_core::copy::{CopyStream, Host, Pause, Plan};
-use io_splice_core::{Awaited, Side, Step, Waited, kernel_tls, write_now};
+use io_splice_core::{Awaited, Side, Step, Waited, kernel_tls};
 use magnus::typed_data::Obj;
 use magnus::value::ReprValue;
 use magnus::{DataTypeFunctions, Error, IntoValue, RArray, RString, Ruby, TryConvert, TypedData, Value};
@@ -111,12 +111,25 @@ pub fn take_read_ahead(ruby: &Ruby, io: Value) -> Result<RString, Error> {
     Ok(ruby.str_from_slice(&bytes))
 }
 
-/// `send_now(socket, bytes)`: how many it has taken, nil if it would block.
-pub fn send_now(ruby: &Ruby, socket: Value, bytes: RString) -> Result<Option<usize>, Error> {
-    let end = End::new(ruby, socket, Side::Output)?;
+/// `read_now(io, most)`: what the descriptor has, nil at its end, `:wait_readable` if it would block. Its mode stays as it is.
+pub fn read_now(ruby: &Ruby, io: Value, most: usize) -> Result<Value, Error> {
+    let end = End::new(ruby, io, Side::Input)?;
+    let fd = descriptor_of(NAME, &end)?;
+    let mut buffer = vec![0; most];
+    match io_splice_core::read_now(fd, &mut buffer) {
+        Ok(Step::Moved(bytes)) => Ok(ruby.str_from_slice(&buffer[..bytes]).as_value()),
+        Ok(Step::WouldBlock) => Ok(ruby.to_symbol("wait_readable").as_value()),
+        Ok(Step::Ended) => Ok(ruby.qnil().as_value()),
+        Err(errno) => Err(error::errno(errno, NAME, None)),
+    }
+}
+
+/// `write_now(io, bytes)`: how many it has taken, nil if it would block. Its mode stays as it is.
+pub fn write_now(ruby: &Ruby, io: Value, bytes: RString) -> Result<Option<usize>, Error> {
+    let end = End::new(ruby, io, Side::Output)?;
     let fd = descriptor_of(NAME, &end)?;
     // SAFETY: no Ruby code runs while they are borrowed.
-    match write_now(fd, unsafe { bytes.as_slice() }) {
+    match io_splice_core::write_now(fd, unsafe { bytes.as_slice() }) {
         Ok(Step::Moved(bytes)) => Ok(Some(bytes)),
         Ok(Step::WouldBlock) => Ok(None),
         Ok(Step::Ended) => Ok(Some(0)),
@@ -132,8 +145,8 @@ pub fn kernel_tls_of(ruby: &Ruby, io: Value) -> Result<(bool, bool), Error> {
 }
 
 /// `wait_for_any(ends, timeout)`: until one of the ends may be ready, each an IO and whether it is to be written to, or as many
-/// seconds have gone by.
-pub fn wait_for_any(ruby: &Ruby, awaited: RArray, timeout: Option<f64>) -> Result<(), Error> {
+/// seconds have gone by. Returns those that are ready, nil if that is not known.
+pub fn wait_for_any(ruby: &Ruby, awaited: RArray, timeout: Option<f64>) -> Result<Option<RArray>, Error> {
     let mut ends = Vec::with_capacity(awaited.len());
     for one in awaited {
         let (io, is_output) = <(Value, bool)>::try_convert(one)?;
@@ -142,6 +155,7 @@ pub fn wait_for_any(ruby: &Ruby, awaited: RArray, timeout: Option<f64>) -> Resul
     let timeout = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let mut host = GvlFreeHost::new();
     let mut waits = false;
+    let mut ready = Vec::with_capacity(ends.len());
     without_gvl(NAME, &ends, &mut |fds| {
         let mut all: Vec<_> = ends
             .iter()
@@ -149,10 +163,20 @@ pub fn wait_for_any(ruby: &Ruby, awaited: RArray, timeout: Option<f64>) -> Resul
             .map(|(end, fd)| Awaited { side: end.side(), fd: *fd, ready: false })
             .collect();
         waits = host.wait(&mut all, timeout) == Waited::Yield;
+        ready.clear();
+        ready.extend(all.iter().map(|one| one.ready));
     })?;
     if waits {
         Scheduler::default().wait(ruby, NAME, &host, &ends)?;
     }
     ends.iter().for_each(keep_alive);
-    gvl::check_interrupts()
+    gvl::check_interrupts()?;
+    if waits {
+        return Ok(None);
+    }
+    let found = ruby.ary_new();
+    for (one, _) in awaited.into_iter().zip(ready).filter(|(_, is_ready)| *is_ready) {
+        found.push(one)?;
+    }
+    Ok(Some(found))
 }

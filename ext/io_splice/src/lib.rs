@@ -84,7 +84,8 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     flow.define_method("abort", method!(Flow::abort, 2))?;
     flow.define_method("bytes", method!(Flow::bytes, 0))?;
     copying.define_singleton_method("read_ahead", function!(flow::take_read_ahead, 1))?;
-    copying.define_singleton_method("send_now", function!(flow::send_now, 2))?;
+    copying.define_singleton_method("read_now", function!(flow::read_now, 2))?;
+    copying.define_singleton_method("write_now", function!(flow::write_now, 2))?;
     copying.define_singleton_method("kernel_tls", function!(flow::kernel_tls_of, 1))?;
     copying.define_singleton_method("wait_for_any", function!(flow::wait_for_any, 2))?;
     let opened = copying.define_class("Opened", ruby.class_object())?;

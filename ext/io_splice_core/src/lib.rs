@@ -56,6 +56,7 @@ pub use pages::{PageSlice, Pages};
 pub use pipe::{default_capacity, pipe_size, set_pipe_size};
 pub use pool::PooledPipe;
 pub use private_fd::{PrivateFd, close_after_fork, register_fork_handlers};
+pub use read::read_now;
 pub use ready::{Awaited, Readiness, Side, Waited, ready, wait_until_any_ready, wait_until_ready};
 pub use refusal::{Call, refusal};
 pub use splice::splice;

@@ -7,11 +7,31 @@ use rustix::io::{Errno, Result, read};
 use rustix::net::{RecvFlags, recv};
 use rustix::pipe::{IoSliceRaw, SpliceFlags, vmsplice};
 
+use crate::attempt::{Attempt, Step, attempt};
 use crate::descriptor::Descriptor;
 use crate::ready::ready;
 
+/// `read(fd, buffer)`—Reads what can be read at once, whatever the mode of the descriptor, which stays as it is. Only a disk
+/// may take its time, and a driver that says that it is ready and is not.
+///
+/// # References
+///  - [read]
+///  - [poll]
+///
+/// [read]: https://man7.org/linux/man-pages/man2/read.2.html
+/// [poll]: https://man7.org/linux/man-pages/man2/poll.2.html
+pub fn read_now(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Attempt {
+    if !ready(fd, fd)?.input {
+        return Ok(Step::WouldBlock);
+    }
+    Ok(match attempt(read_when_ready(fd, buffer))? {
+        Step::Moved(0) => Step::Ended,
+        step => step,
+    })
+}
+
 /// `read(fd, buffer)`—Reads what can be read at once from a socket or a pipe, whatever the mode of the descriptor, which
-/// stays as it is. From anything else it is read(2).
+/// stays as it is. From anything else it is read(2), so poll(2) has been asked.
 ///
 /// # References
 ///  - [read]
@@ -19,7 +39,7 @@ use crate::ready::ready;
 ///
 /// [read]: https://man7.org/linux/man-pages/man2/read.2.html
 /// [recv]: https://man7.org/linux/man-pages/man2/recv.2.html
-pub(crate) fn read_now(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
+pub(crate) fn read_when_ready(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
     match recv(fd, &mut *buffer, RecvFlags::DONTWAIT) {
         Err(Errno::NOTSOCK) if Descriptor::inspect(fd)?.is_pipe() => read_pipe_now(fd, buffer),
         Err(Errno::NOTSOCK) => read(fd, buffer),

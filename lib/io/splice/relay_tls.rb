@@ -16,10 +16,12 @@ class IO
         def initialize(end_)
           @end = end_
           @io = Copying.io_to_wait_for(end_)
+          @is_tls = Copying.tls?(end_)
+          @is_socket = @io.is_a?(BasicSocket)
           @buffer = String.new
         end
 
-        def tls? = Copying.tls?(@end)
+        def tls? = @is_tls
 
         # Whether bytes may come from it by its descriptor.
         def works? = !tls? || Copying.kernel_reads?(@end)
@@ -30,12 +32,14 @@ class IO
         # @return [String, nil, Symbol] bytes, as long as it is not called again; nil at the end; or `:wait_readable` or
         #   `:wait_writable`
         def read
-          return @end.read_nonblock(PORTION, @buffer, exception: false) if tls?
-          return @io.read_nonblock(PORTION, @buffer, exception: false) unless @io.is_a?(BasicSocket)
+          return @end.read_nonblock(PORTION, @buffer, exception: false) if @is_tls
 
-          # It leaves the mode of a socket as it is, which Ruby's read_nonblock does not.
+          # Ruby's read_nonblock would change the mode of the descriptor.
           bytes = Copying.read_ahead(@io)
-          bytes = @io.recv_nonblock(PORTION, 0, @buffer, exception: false) if bytes.empty?
+          return bytes unless bytes.empty?
+          return Copying.read_now(@io, PORTION) unless @is_socket
+
+          bytes = @io.recv_nonblock(PORTION, 0, @buffer, exception: false)
           bytes unless bytes == ""
         end
 
@@ -59,20 +63,21 @@ class IO
         def initialize(end_)
           @end = end_
           @io = Copying.io_to_wait_for(end_)
+          @is_tls = Copying.tls?(end_)
+          @is_socket = @io.is_a?(BasicSocket)
           (tls? ? end_ : @io).flush
         end
 
-        def tls? = Copying.tls?(@end)
+        def tls? = @is_tls
 
         # Whether bytes may go to it by its descriptor.
         def works? = !tls? || Copying.kernel_writes?(@end)
 
         # @return [Integer, Symbol] how many bytes it has taken, or `:wait_writable` or `:wait_readable`
         def write(bytes)
-          return @end.write_nonblock(bytes, exception: false) if tls?
-          return Copying.send_now(@io, bytes) || :wait_writable if @io.is_a?(BasicSocket)
+          return @end.write_nonblock(bytes, exception: false) if @is_tls
 
-          @io.write_nonblock(bytes, exception: false)
+          Copying.write_now(@io, bytes) || :wait_writable
         end
 
         # Tells who reads that this is all. A close_notify that does not fit would be lost, so that waits for room.
@@ -91,7 +96,7 @@ class IO
         def tell
           return @end.__send__(:stop) if tls?
 
-          @io.is_a?(BasicSocket) ? @io.shutdown(Socket::SHUT_WR) : Copying.pass_on_end(@end)
+          @is_socket ? @io.shutdown(Socket::SHUT_WR) : Copying.pass_on_end(@end)
         end
       end
 
@@ -114,6 +119,7 @@ class IO
           @output = Output.new(dst)
           @in_kernel = @input.works? && @output.works?
           @state = :open
+          @awaited = []
           @bytes = 0
           @held = NOTHING
         end
@@ -123,14 +129,24 @@ class IO
 
         def over? = @state == :over
 
+        # Whether it has to wait before it can go on.
+        def waits? = !@awaited.empty? || !@rest.nil?
+
         # Goes on for a while, as far as it goes at once.
         # @return [Boolean] whether something has moved
         def advance
+          steps = 0
+          steps += 1 while steps < TURN && move
+          @waits_since = Copying.now unless steps.zero? && @waits_since
+          steps.positive?
+        end
+
+        # Ends its wait if one of these is what it waits for; nil is all, and a rest is over in any case.
+        def go_on(ready)
+          return unless ready.nil? || @rest || @awaited.intersect?(ready)
+
           @awaited = []
           @rest = nil
-          moved = TURN.times.take_while { move }.any?
-          @waits_since = (@waits_since || Copying.now unless moved)
-          moved
         end
 
         # When IO#timeout of the ends that it waits for is over, each with what is said then.
@@ -158,7 +174,7 @@ class IO
         def move
           return @state == :ended && tell unless @state == :open
           return deliver unless @held.empty?
-          return take(@input.read) if !@in_kernel || @input.decrypted?
+          return take(@input.read) unless @in_kernel && !@input.decrypted?
 
           @flow ||= Flow.new(*@ends)
           run_flow
@@ -183,22 +199,25 @@ class IO
           take(@input.tls? ? @input.read : nil)
         end
 
+        # What was read is written at once.
         def take(bytes)
           case bytes
-          when Symbol then return await(@input.io, bytes == :wait_writable)
-          when nil then @state = :ended
-          else @held = bytes
+          when String
+            @held = bytes
+            deliver
+          when Symbol then await(@input.io, bytes == :wait_writable)
+          else @state = :ended
           end
-          true
         end
 
         def deliver
           written = @output.write(@held)
-          return await(@output.io, written == :wait_writable) if written.is_a?(Symbol)
-
+          case written
+          when Symbol then return await(@output.io, written == :wait_writable)
+          when @held.bytesize then @held = NOTHING
+          else @held = @held.byteslice(written..)
+          end
           @bytes += written
-          @held = written == @held.bytesize ? NOTHING : @held.byteslice(written..)
-          true
         end
 
         def tell
@@ -241,24 +260,31 @@ class IO
         def relay
           @moved_at = Copying.now
           until (open = @directions.reject(&:over?)).empty?
-            open.map(&:advance).any? ? moved : wait(open)
+            @moved_at = Copying.now if open.reject(&:waits?).map(&:advance).any?
+            wait(open)
           end
           finished = true
         ensure
           Copying.without_interrupts { @directions.each(&:abort) } unless finished
         end
 
-        def moved
-          @moved_at = Copying.now
-          Copying.wait_for_any([], 0.0) if Thread.pending_interrupt?
+        # Looks only whether somebody's wait is over, when not all have to wait.
+        def wait(open)
+          waiting = open.select(&:waits?)
+          timeout = waiting.size < open.size ? 0.0 : patience(waiting)
+          return if waiting.empty? && !Thread.pending_interrupt?
+
+          ready = Copying.wait_for_any(waiting.flat_map(&:awaited), timeout)
+          waiting.each { |direction| direction.go_on(ready) }
         end
 
-        def wait(open)
-          due = open.flat_map(&:timeouts)
+        # How long it may take, in seconds; nil is for ever.
+        def patience(waiting)
+          due = waiting.flat_map(&:timeouts)
           due << [@moved_at + @idle_timeout, "Timed out: no byte in either direction"] if @idle_timeout
-          rests = open.filter_map(&:rest)
+          rests = waiting.filter_map(&:rest)
           rests << left_of(*due.min_by(&:first)) unless due.empty?
-          Copying.wait_for_any(open.flat_map(&:awaited), rests.min)
+          rests.min
         end
 
         def left_of(due, message)

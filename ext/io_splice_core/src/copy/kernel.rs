@@ -9,7 +9,7 @@ use crate::attempt::Step;
 use crate::descriptor::Descriptor;
 use crate::ended::{has_ended, socket_has_ended};
 use crate::pool::PooledPipe;
-use crate::read::read_now;
+use crate::read::read_when_ready;
 use crate::ready::{Readiness, ready};
 use crate::room::room;
 use crate::tls::{Record, take_control_record};
@@ -160,7 +160,7 @@ impl Kernel for Linux {
     }
 
     fn read_now(&mut self, fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
-        read_now(fd, buffer)
+        read_when_ready(fd, buffer)
     }
 
     fn write(&mut self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
