@@ -23,6 +23,11 @@ class << self
 
   def certificate = @certificate ||= SelfSigned.certificate(key)
 
+  # As in config.ru, and as `config.middleware` of a Rails application.
+  def use(middleware, ...) = middleware.new(->(_env) { [200, {}, []] }, ...)
+  def config = @config ||= Struct.new(:middleware).new(self)
+  def insert_before(_index, middleware, ...) = use(middleware, ...)
+
   private
 
   # The side of a server. The other one says something and then nothing more, and takes whatever comes.
