@@ -176,10 +176,10 @@ results = Bench::Results.new("call", options)
 
 calls = results.table("What a call costs",
                       peers: { gem: "io_splice", textbook: "C extension", bare: "bare call in C", loop: "empty loop" },
-                      metrics: { time: ["ns", "less", 0], objects: ["objects", "less", 3] }, chart: { kind: "bars" })
+                      metrics: { time: ["ns", "less", 0], objects: ["objects", "less", 3] })
 beside = results.table("What a call costs beside an idle thread",
                        peers: { gem: "io_splice", textbook: "C extension" },
-                       metrics: { time: ["ns", "less", 0], objects: ["objects", "less", 3] }, chart: { kind: "bars" })
+                       metrics: { time: ["ns", "less", 0], objects: ["objects", "less", 3] })
 if calls
   pipes = Pipes.new
   WORK.product(pipes.forms.to_a) do |work, (form, ends)|

@@ -1,12 +1,13 @@
 # frozen_string_literal: true
 
-# Makes BENCHMARKS.md and its charts from bench/results/*.json and bench/notes.md. The charts need gnuplot; without it
-# they stay as they are.
+# Makes BENCHMARKS.md and its charts from bench/page.md.erb and bench/results/*.json; and from the same numbers, for
+# maintainers, figures.md and goals.md beside them.
 #
 #   ruby bench/report.rb
 
+require "erb"
 require_relative "harness"
-require_relative "harness/chart"
+require_relative "harness/page"
 
 include Bench # rubocop:disable Style/MixinUsage -- for its constants
 
@@ -19,12 +20,10 @@ BENCHES = {
   "vmsplice" => "Memory into a pipe",
   "relay" => "A proxy",
   "background" => "A proxy in the background",
+  "tls" => "TLS",
 }.freeze
 
-# A table of cells in Markdown.
-def markdown(head, lines)
-  [head, head.map { "---" }, *lines].map { |cells| "| #{cells.join(" | ")} |" }.join("\n")
-end
+def markdown(...) = Page.markdown(...)
 
 def cell(row, peer, key, digits)
   figures = row.figures(peer, key) or return ""
@@ -60,39 +59,21 @@ def cell_across(row, key, metric, others)
   "#{format("%.#{metric.digits}f", figures.median)}#{ratios.join}"
 end
 
-# What each byte costs where there are many, and what a copy costs where there are none.
-def growth(table)
-  first, from, *, last = table.rows.sort_by(&:x).then { |rows| [rows.first, rows.find { |row| row.x >= MIB }, *rows] }
-  return unless first.rounds[:gem].key?(:time) && from && last.x > from.x
-
-  texts = table.peers.map do |peer, title|
-    least, some, most = [first, from, last].map { |row| row.figures(peer, :time).median }
-    memory = [first, last].map { |row| row.figures(peer, :memory)&.median }
-    more = ", and #{format("%d", memory.last - memory.first)} KiB more memory for the largest" if memory.all?
-    each = (most - some) / (last.x - from.x) * MIB
-    "#{title} #{format("%.1f", least)} us, and #{format("%.0f", each)} us a MiB#{more}"
-  end
-  "The smallest copy, and each MiB beyond the first: #{texts.join("; ")}."
-end
-
-def section(name, data)
-  tables = data[:tables].map { |table| Table.from(table) }
+def section(name, data, tables)
   head = data[:versions].map { |peer, version| "#{peer}: #{version}" }
-  ["## #{BENCHES.fetch(name, name)}",
-   "`rake bench:#{name}`, #{data[:rounds]} rounds, #{data[:taken]}.#{" With #{head.join("; ")}." unless head.empty?}",
-   *tables.flat_map { |table| part(name, table) }]
+  ["## #{BENCHES.fetch(name)}",
+   "`rake bench:#{name}`, #{data[:rounds]} rounds, #{data[:taken]}, on #{machine(data)}." \
+   "#{" With #{head.join("; ")}." unless head.empty?}",
+   *tables.flat_map do |table|
+     ["### #{table.title}", *table.about, *(table.across ? table_across(table) : tables(table))]
+   end]
 end
 
-def part(name, table)
-  charts = table.chart ? Chart.draw(name, table).map { |title, path| "![#{title}](#{path})" } : []
-  ["### #{table.title}", *table.about, *charts, (growth(table) if table.chart&.fetch(:x, nil) == "bytes"),
-   "<details><summary>Figures</summary>", *(table.across ? table_across(table) : tables(table)), "</details>"].compact
-end
+def machine(data) = "#{data[:processors]}, #{data[:memory]} MiB, #{data[:kernel]}, #{data[:ruby][/\Aruby \S+/]}"
 
 def goals(all)
-  lines = all.flat_map do |name, data|
-    data[:tables].flat_map do |hash|
-      table = Table.from(hash)
+  lines = all.flat_map do |name, tables|
+    tables.flat_map do |table|
       table.goals.map do |row, goal, outcome|
         reached = goal.reached?(outcome) ? "yes" : "**no**"
         [name, table.title, table.words(row, goal), goal.bound, outcome.to_s(2), reached]
@@ -100,27 +81,22 @@ def goals(all)
     end
   end
   reached = lines.count { |line| line.last == "yes" }
-  ["## Goals", "#{reached} of #{lines.size} are reached. These are not:",
-   markdown(%w[bench part figure goal measured], lines.reject { |line| line.last == "yes" }.map { |line| line[..-2] }),
-   "<details><summary>All of them</summary>",
-   markdown(%w[bench part figure goal measured reached], lines), "</details>"]
+  ["# Goals", "For maintainers, by `rake bench:report`. #{reached} of #{lines.size} are reached.",
+   markdown(%w[bench part figure goal measured reached], lines)]
+end
+
+def write(path, paragraphs)
+  File.write(File.join(ROOT, path), "#{paragraphs.join("\n\n")}\n")
+  puts path
 end
 
 all = BENCHES.keys.to_h { |name| [name, File.join(Results::DIRECTORY, "#{name}.json")] }
              .select { |_, path| File.exist?(path) }
              .transform_values { |path| JSON.parse(File.read(path), symbolize_names: true) }
-abort "nothing measured yet: run `rake bench`" if all.empty?
-
-machines = all.values.map { |data| data.slice(:processors, :memory, :kernel, :ruby) }.uniq.map do |one|
-  "#{one[:processors]}, #{one[:memory]} MiB, #{one[:kernel]}, #{one[:ruby]}"
-end
-text = [
-  "# Benchmarks",
-  "Made by `rake bench` on #{machines.join("; and on ")}. It makes this page anew on any Linux machine, in about a " \
-  "quarter of an hour.",
-  File.read(File.join(__dir__, "notes.md")).strip,
-  *goals(all),
-  *all.flat_map { |name, data| section(name, data) }
-]
-File.write(File.join(ROOT, "BENCHMARKS.md"), "#{text.join("\n\n")}\n")
-puts "BENCHMARKS.md"
+tables = all.transform_values { |data| data[:tables].map { |table| Table.from(table) } }
+page = Page.new(tables, File.join(__dir__, "charts"))
+template = ERB.new(File.read(File.join(__dir__, "page.md.erb")))
+write("BENCHMARKS.md", [template.result_with_hash(page:).strip])
+sections = all.flat_map { |name, data| section(name, data, tables[name]) }
+write("bench/results/figures.md", [File.read(File.join(__dir__, "notes.md")).strip, *sections])
+write("bench/results/goals.md", goals(tables))

@@ -16,9 +16,8 @@ module Bench
     def bound = least ? ">= #{least}" : "<= #{most}"
   end
 
-  # One line of a table. `rounds`: by peer and metric the number of each round, nil where there is none. `x`: where a
-  # chart has it.
-  Row = Struct.new(:name, :x, :rounds, :goals, keyword_init: true) do
+  # One line of a table. `rounds`: by peer and metric the number of each round, nil where there is none.
+  Row = Struct.new(:name, :rounds, :goals, keyword_init: true) do
     def figures(peer, metric)
       numbers = rounds.dig(peer, metric)
       Figures.new(numbers) if numbers&.all?
@@ -37,9 +36,9 @@ module Bench
     end
   end
 
-  # Rows that have the same peers and metrics. `chart`: how it is drawn, see report.rb. `across`: whether the page has
-  # one table of it, with a column for each metric, instead of a table for each.
-  Table = Struct.new(:title, :peers, :metrics, :rows, :chart, :about, :across, keyword_init: true) do
+  # Rows that have the same peers and metrics. `across`: whether figures.md has one table of it, with a column for each
+  # metric, instead of a table for each.
+  Table = Struct.new(:title, :peers, :metrics, :rows, :about, :across, keyword_init: true) do
     def self.from(hash)
       rows = hash[:rows].map do |row|
         Row.new(**row, goals: row[:goals].map { |goal| goal_from(goal) })
@@ -57,10 +56,10 @@ module Bench
     end
 
     # @param values [Turns, Hash] as in {Row}
-    def add(name, values, x: nil, goals: [])
+    def add(name, values, goals: [])
       print_header if rows.empty?
       values = values.values(metrics.keys) if values.is_a?(Turns)
-      rows << (row = Row.new(name:, x:, rounds: values, goals:))
+      rows << (row = Row.new(name:, rounds: values, goals:))
       puts name
       metrics.each { |key, metric| puts line(row, key, metric) if peers.any? { |peer, _| row.figures(peer, key) } }
     end
@@ -106,11 +105,11 @@ module Bench
     end
 
     # @return [Table, nil] nil if this part of the bench is not to be run
-    def table(title, peers:, metrics:, chart: nil, about: [], across: false)
+    def table(title, peers:, metrics:, about: [], across: false)
       return unless title.include?(@options.fetch(:part, ""))
 
       metrics = metrics.transform_values { |(unit, better, digits)| Metric.new(unit:, better:, digits:) }
-      Table.new(title:, peers:, metrics:, rows: [], chart:, about:, across:).tap { |table| @tables << table }
+      Table.new(title:, peers:, metrics:, rows: [], about:, across:).tap { |table| @tables << table }
     end
 
     def finish
