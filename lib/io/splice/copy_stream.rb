@@ -2,29 +2,26 @@
 
 class IO
   module Splice
-    # Copies from one end to the other, in the fastest way that the two allow: `copy_file_range`, `sendfile`,
-    # `splice` straight or through a pipe of its own, or by reading and writing. When the kernel refuses a way,
-    # the copy goes on by the next, from exactly where it stands.
+    # Copies from one end to the other in the fastest way that the two allow: `copy_file_range`, `sendfile`, `splice`
+    # directly or through a pipe, or reading and writing. If the kernel refuses a way, the copy falls back to the next
+    # one, at the same position. It waits as every call: see {Splice}.
     #
-    # Others may use the same open files at once: a copy reserves what it reads and writes, as read(2) and write(2) do.
-    # Messages of a socket are taken whole.
+    # **Positions.** Bytes that Ruby has read ahead from `src` go first, and bytes that it still has to write to `dst` are
+    # written before. Afterwards both ends are positioned right after the last byte that was copied, also after an
+    # exception. What could not be delivered goes back to `src`: by its position, or into Ruby's read buffer. (A thread
+    # that is reading from that IO at the time overwrites it there, as it overwrites the bytes of `IO#ungetbyte`. An
+    # Integer has no buffer: what an interrupted copy took from a stream and the output does not accept at once is lost.)
     #
-    # What Ruby has read ahead from `src` goes first, and what it has still to write to `dst` is written
-    # before. Afterwards both stand right behind the bytes that were copied, also after an error or an
-    # exception. What cannot be delivered then goes back into `src`: by its position, or into Ruby's read
-    # buffer. (A thread that waits in a read of that IO meanwhile overwrites what went back into the buffer, as it
-    # overwrites what `IO#ungetbyte` puts there.) It waits as every call here does: see {Splice}.
+    # **Files.** Other threads and processes may use the same open files: a copy reserves what it reads and writes, as
+    # read(2) and write(2) do. A file at a path is emptied only when all arguments have proved good and, if an object is
+    # read from, after its first read. So it keeps its content if the source is closed, say. A file created for a copy
+    # that fails stays, empty. A file is never copied to its own path.
     #
-    # A file at a path is emptied when nothing can be wrong any more with the arguments and with what they name, and,
-    # where an object is read from, when that has been read for the first time. So what is there stays if the
-    # source is closed, say. A file that was made for the copy stays too, empty. A file is not copied to its own path:
-    # it would be emptied before.
+    # **Objects.** An object that is written to may keep and change the strings that it is given. Bytes that its `write`
+    # did not take are given to it again. Bytes beyond `len` from an object that is read from go back to it.
     #
-    # An object that is written to may keep and change the strings that it is given. What it says that it has not taken
-    # of one, it is given again. What an object that is read from gives beyond `len` goes back into it.
-    #
-    # Bytes are copied as they are, whatever encodings and newlines the IOs convert, and the modes of both stay as they
-    # are. (`IO.copy_stream` makes its target binary for good.)
+    # Bytes are copied as they are, whatever encodings and newlines the IOs convert, and both keep their modes.
+    # (`IO.copy_stream` makes its target binary for good.) Messages of a socket are taken whole.
     #
     # @example A file to a socket
     #   here, there = UNIXSocket.pair
@@ -33,26 +30,21 @@ class IO
     # @example A part of a file into another, with progress
     #   IO::Splice.copy_stream("/proc/self/exe", "copy", 1000, 24) { |bytes| puts bytes } # => 1000
     #
-    # @param src [IO, Integer, String, #to_path, #readpartial, #read, #to_io] where the bytes come from. A path is
-    #   opened, and closed. An object with `readpartial` or `read` is used through that; one that has nothing
-    #   but `to_io` is used through it.
-    # @param dst [IO, Integer, String, #to_path, #write, #to_io] where they go. A file at a path is made, or emptied
+    # @param src [IO, Integer, String, #to_path, #readpartial, #read, #to_io] the source. A path is opened, and closed.
+    #   An object with `readpartial` or `read` is used through that method, one with only `to_io` through its IO.
+    # @param dst [IO, Integer, String, #to_path, #write, #to_io] the target. A file at a path is created, or emptied
     # @param len [Integer, nil] how many bytes; nil: to the end
-    # @param src_offset [Integer, nil] the byte of the file to begin with, whose position then stays; nil: from
-    #   where `src` stands
-    # @yieldparam bytes_so_far [Integer] now and then, and at the end
+    # @param src_offset [Integer, nil] the byte of the file to begin with; its position then stays. nil: begin at the
+    #   position
+    # @yieldparam bytes_so_far [Integer] after each MiB or so, and at the end
     # @return [Integer] the bytes copied
     # @raise [EOFError] if the input ends before `len`, after what there was has been delivered
-    # @raise [IOError] if an IO is closed, meanwhile too, or not open for that direction
-    # @raise [IO::TimeoutError] after `IO#timeout` (Ruby 3.2)
-    # @raise [Errno::EPIPE, Errno::ECONNRESET, Errno::ENOSPC, Errno::ENOENT] and others, as the kernel says
+    # @raise [Errno::EPIPE, Errno::ECONNRESET, Errno::ENOSPC, Errno::ENOENT] and others of the kernel
     # @raise [Errno::ESPIPE] if `src_offset` is given for a pipe or a socket
-    # @raise [Errno::EMSGSIZE] if a message of a socket is longer than what is still wanted; it is not taken
-    # @raise [Errno::EBADF] if an Integer is no descriptor, or not one for that direction
-    # @raise [ArgumentError] if `len` or `src_offset` is negative, an object has an offset, or `dst` is the path of the
-    #   file that is to be copied
-    # @raise [RangeError] if `src_offset` is larger than any file, or a descriptor than any descriptor
-    # @raise [TypeError] if an argument is of the wrong kind
+    # @raise [Errno::EMSGSIZE] if a message of a socket is longer than the remaining length; it is not taken
+    # @raise [ArgumentError] if `len` or `src_offset` is negative, an object is given an offset, or `dst` is the path of
+    #   the source
+    # @raise [Errno::EBADF, IOError, IO::TimeoutError, RangeError, TypeError] as every call: see {Splice}
     # @see https://man7.org/linux/man-pages/man2/copy_file_range.2.html copy_file_range(2)
     # @see https://man7.org/linux/man-pages/man2/sendfile.2.html sendfile(2)
     # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
@@ -69,10 +61,10 @@ class IO
     #   r, w = IO.pipe
     #   File.open("/proc/self/exe") { |file| IO::Splice.full(file, w, 1000) } # => 1000
     #
-    # @param src [IO, Integer, #to_io] where the bytes come from
-    # @param dst [IO, Integer, #to_io] where they go
+    # @param src [IO, Integer, #to_io] the source
+    # @param dst [IO, Integer, #to_io] the target
     # @param len [Integer] how many bytes
-    # @param src_offset [Integer, nil] the byte of the file to begin with; nil: from where it stands
+    # @param src_offset [Integer, nil] the byte of the file to begin with; nil: begin at its position
     # @return [Integer] `len`
     # @raise [EOFError] if the input ends first, after what there was has been moved
     # @raise [SystemCallError, IOError, ArgumentError, RangeError, TypeError] as {splice}
@@ -84,7 +76,7 @@ class IO
       moved
     end
 
-    # Moves up to `len` bytes in one go; one end is a pipe. Waits until there is something to move.
+    # Moves 1 to `len` bytes in one call; one end is a pipe. Waits until there are bytes to move.
     #
     # @example
     #   r, w = IO.pipe

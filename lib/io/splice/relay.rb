@@ -4,7 +4,7 @@ require "fcntl"
 
 class IO
   module Splice
-    # `IO::TimeoutError`, which Ruby has from 3.2.
+    # `IO::TimeoutError` from Ruby 3.2 on; before, a class of this gem.
     TimeoutError = IO.const_defined?(:TimeoutError) ? IO::TimeoutError : Class.new(IOError)
 
     # Extends an exception that ended a {Splice.relay}.
@@ -22,30 +22,28 @@ class IO
     #
     # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
     module Relayed
-      # @return [Array(Integer, Integer)] the bytes that had reached the other side: from a to b, from b to a
+      # @return [Array(Integer, Integer)] the bytes delivered from a to b, and from b to a
       attr_reader :bytes_relayed
     end
 
-    # Copies in both directions at once between two sockets, until both have ended: what a proxy does once it knows who
-    # talks to whom. It is one loop, in the thread or fiber that calls it.
+    # Copies in both directions between two sockets until both have ended, as a proxy does. It is one loop, in the thread
+    # or fiber that calls it, and waits as every call: see {Splice}.
     #
-    # When one side ends, the other is told so (`shutdown` for writing), and the other direction goes on. Neither
-    # socket is closed. What Ruby has read ahead of either side goes first, so a proxy that has read a request line
-    # with `gets` can hand over from there. Small messages are passed on at once. While nothing comes, a relay
-    # costs neither time nor memory for a pipe.
+    # When one side ends, the other is told by `shutdown` for writing, and the other direction continues. Neither socket
+    # is closed. Bytes that Ruby has read ahead go first, so a proxy that has read a request line with `gets` can hand
+    # over from there. Small messages are passed on at once. An idle relay takes neither CPU nor a pipe.
     #
-    # A side may also be a pair of an input and an output, pipes for instance. A pipe is told of the end by being
-    # closed, unless it is a standard stream.
+    # A side may also be a pair of an input and an output, such as pipes. A pipe is closed to signal the end, unless it is
+    # a standard stream.
     #
-    # When it ends with an exception, that is a {Relayed} as well and says how far it has come. What could not be
-    # delivered goes back into Ruby's read buffer of the side that it came from. A connection that was reset is
-    # `Errno::ECONNRESET` or `Errno::EPIPE`, after what had arrived from the other side has been delivered.
+    # A side may be an `SSLSocket`. A direction goes through its descriptor where the kernel encrypts (see {ktls}), else
+    # through its own methods. It ends with a close_notify.
     #
-    # A side may be an `SSLSocket`. A direction goes through its descriptor where the kernel does that (see {ktls}),
-    # else through its own methods. Its end is a close_notify.
+    # An exception is extended with {Relayed}, which says how much was copied. What could not be delivered goes back into
+    # Ruby's read buffer of the side that it came from. A reset of a connection raises `Errno::ECONNRESET` or
+    # `Errno::EPIPE`, after what had arrived from the other side has been delivered.
     #
-    # It waits as every call here does: see {Splice}. Under a fiber scheduler a side that another fiber closes is
-    # not noticed before something else happens.
+    # Under a fiber scheduler, a close of a side by another fiber is noticed at the next event only.
     #
     # @example A proxy for one connection
     #   backend, server = UNIXSocket.pair
@@ -58,19 +56,16 @@ class IO
     #   proxy.value # => [6, 12]
     #
     # @param a [IO, Integer, #to_io, OpenSSL::SSL::SSLSocket, Array] a socket, or a pair of an input and an output
-    # @param b [IO, Integer, #to_io, OpenSSL::SSL::SSLSocket, Array] the like
-    # @param idle_timeout [Numeric, nil] how many seconds may go by without a byte in either direction
+    # @param b [IO, Integer, #to_io, OpenSSL::SSL::SSLSocket, Array] the other side
+    # @param idle_timeout [Numeric, nil] the seconds without a byte in either direction after which it raises
     # @return [Array(Integer, Integer)] the bytes from a to b, and from b to a
     # @raise [TimeoutError] after `idle_timeout`, or after `IO#timeout` of a side that is waited for (Ruby 3.2)
-    # @raise [Relayed] is in every exception that comes when it has begun
-    # @raise [Errno::ECONNRESET, Errno::EPIPE] and others, as the kernel says
-    # @raise [Errno::EBADF] if an Integer is no descriptor, or not one for that direction
-    # @raise [IOError] if a side is closed, meanwhile too, or not open for that direction
-    # @raise [ArgumentError] if `idle_timeout` is negative, or an array is no pair
-    # @raise [RangeError] if a descriptor is larger than any descriptor
-    # @raise [OpenSSL::SSL::SSLError] as OpenSSL says, for instance if a connection ends without a close_notify
-    # @raise [TypeError] if an argument is of the wrong kind, or an object, other than an SSLSocket, that reads or
-    #   writes by methods of its own
+    # @raise [Relayed] mixed into any exception raised after it has begun
+    # @raise [Errno::ECONNRESET, Errno::EPIPE] and others of the kernel
+    # @raise [OpenSSL::SSL::SSLError] of OpenSSL, for instance if a connection ends without a close_notify
+    # @raise [ArgumentError] if `idle_timeout` is negative, or an array is not a pair
+    # @raise [TypeError] if an object other than an SSLSocket has its own methods to read or write
+    # @raise [Errno::EBADF, IOError, RangeError, TypeError] as every call: see {Splice}
     # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
     # @see https://man7.org/linux/man-pages/man2/shutdown.2.html shutdown(2)
     def self.relay(a, b, idle_timeout: nil)
