@@ -60,12 +60,12 @@ class IO
   # ## What all calls have in common
   #
   # **An io** is an {IO}, an Integer file descriptor, or an object with `to_io`. An `SSLSocket` is one in a direction
-  # that the kernel encrypts: see {ktls}. In the others it raises `TypeError`, because its `to_io` is the bare socket, on
-  # which the bytes would leave unencrypted.
+  # that the kernel encrypts: see {ktls}. In the others it raises `TypeError`, because its `to_io` is the bare socket,
+  # on which the bytes would leave unencrypted.
   #
   # **Waiting** is decided by the flags alone, not by `O_NONBLOCK`, which Ruby sets on every pipe and socket. With
-  # {F_NONBLOCK}, and in {trysplice} and {trytee}, a call does not wait. Otherwise it waits through the fiber scheduler if
-  # there is one, else without the GVL; other threads run. `IO#timeout` (Ruby 3.2), `Thread#raise`, `Thread#kill`,
+  # {F_NONBLOCK}, and in {trysplice} and {trytee}, a call does not wait. Otherwise it waits through the fiber scheduler
+  # if there is one, else without the GVL; other threads run. `IO#timeout` (Ruby 3.2), `Thread#raise`, `Thread#kill`,
   # `Timeout` and a `close` of one of the IOs in another thread end the wait. A signal runs its handler, and the wait
   # continues.
   #
@@ -216,12 +216,12 @@ class IO
     #   Puts memory into a pipe, all of it, in order. The reader gets what the memory held when the call was made,
     #   whatever happens to it afterwards and wherever the bytes go on to.
     #
-    #   The kernel copies the bytes of a **String** and of an **IO::Buffer** into the pipe, as `write` does. While the call
-    #   waits, a long String costs no further copy (Ruby shares its memory until it is written to); a short one and a
-    #   buffer cost one.
+    #   The kernel copies the bytes of a **String** and of an **IO::Buffer** into the pipe, as `write` does. While the
+    #   call waits, a long String costs no further copy (Ruby shares its memory until it is written to); a short one and
+    #   a buffer cost one.
     #
-    #   **{Splice::Pages}** are not copied, however often they are put in. An **IO::Buffer with {Splice::F_GIFT}** is not
-    #   copied but given away: afterwards it is empty, as after `free`. It must own mapped pages, as buffers of
+    #   **{Splice::Pages}** are not copied, however often they are put in. An **IO::Buffer with {Splice::F_GIFT}** is
+    #   not copied but given away: afterwards it is empty, as after `free`. It must own mapped pages, as buffers of
     #   `IO::Buffer::PAGE_SIZE` bytes and more do. If not all of it goes in ({Splice::F_NONBLOCK}, an error, an
     #   interrupt), it stays as it was. While the call waits, it is locked and reads as zeros.
     #
@@ -269,8 +269,8 @@ class IO
     # kernel, never reused. So bytes in flight through pipes, sockets and other processes stay what they were.
     #
     # The object is frozen and shareable between Ractors, and after `fork` both processes have it. It takes whole pages
-    # ({PAGE_SIZE} each), which are reported to the garbage collector. Small objects share 2 MiB of address space, in one
-    # huge page if the system has them.
+    # ({PAGE_SIZE} each), which are reported to the garbage collector. Small objects share 2 MiB of address space, in
+    # one huge page if the system has them.
     #
     # @example
     #   page = IO::Splice::Pages.new("<h1>Hello</h1>")

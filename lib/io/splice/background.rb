@@ -5,19 +5,19 @@ require_relative "background/under_way"
 
 class IO
   module Splice
-    # The error of a transfer that was cancelled: by {Transfer#cancel}, by {Background#close}, or because it belongs to
-    # the process that this one was forked from.
+    # The error of a transfer that was cancelled by {Transfer#cancel} or {Background#close}, or that belongs to the
+    # parent of a forked process.
     Cancelled = Class.new(IOError)
 
-    # The background of this process, made at its first use. A forked child has one of its own, and so has a Ractor.
+    # The background of this process, created at its first use. A forked child and a Ractor have their own.
     #
     # @example
     #   here, there = UNIXSocket.pair
     #   IO::Splice.background.copy_stream("/proc/self/status", there)
     #   here.read(5) # => "Name:"
     #
-    # @return [Background] one with a single native thread; {Background#initialize} makes one with more
-    # @raise [Errno::EMFILE, Errno::EAGAIN] if there is no descriptor or no thread for it
+    # @return [Background] with one native thread; {Background#initialize} makes one with more
+    # @raise [Errno::EMFILE, Errno::EAGAIN] if there is no descriptor or thread for it
     # @see https://man7.org/linux/man-pages/man7/epoll.7.html epoll(7)
     def self.background
       return Copying.own_background unless Ractor.current.equal?(Ractor.main)
@@ -28,26 +28,26 @@ class IO
     BACKGROUND_LOCK = Thread::Mutex.new
     private_constant :BACKGROUND_LOCK
 
-    # Runs copies and relays in the background, on native threads of its own that know nothing of Ruby. Each thread runs
-    # any number of them and waits for all of them together with epoll. No Ruby thread, no fiber and no GVL is needed
-    # while bytes move. It is made for slow clients, tunnels and proxies by the thousand.
+    # Runs copies and relays in the background, on its own native threads. Each thread runs any number of them, and
+    # waits for all of them together with epoll. While bytes move, no Ruby thread, fiber or GVL is needed. It is made
+    # for thousands of slow clients, tunnels and proxies.
     #
-    # **Ends** are IOs, Integers and paths, and an `SSLSocket` if the kernel does TLS in the direction that is used: see
-    # {Splice.ktls}. A relay needs both. At the end such an output gets a close_notify; an input that ends without one
-    # is Errno::EPROTO, and what only OpenSSL could answer is an error. Any other object that has to be read or written
-    # through methods of its own raises TypeError: use the call of the same name in {Splice} for it.
+    # **Ends** are IOs, Integers, paths, and an `SSLSocket` if the kernel does TLS in the direction that is used: see
+    # {Splice.ktls}. A relay needs both directions. At the end, such an output gets a close_notify; an input that ends
+    # without one is Errno::EPROTO, and a record that only OpenSSL could answer is an error. Any other object with its
+    # own methods to read or write raises TypeError: use the call of the same name in {Splice} for it.
     #
-    # **Ownership.** With `close: true`, the default, the ends belong to the transfer. What Ruby has read ahead of them
-    # is sent first, and what Ruby has still to write is written. The IO objects are closed when the call returns; one
-    # made by `IO.popen` is closed when the transfer has ended, because its close waits for the process. The connections
-    # themselves are closed when the transfer has ended. A TCP connection stays open until its peer has everything, or
-    # has taken nothing for 30 seconds: if the peer sent something to a closed connection, it would lose the rest. With
-    # `close: false` the ends stay the caller's, who must leave them alone until then; afterwards they are positioned
-    # right after the last byte that was moved. When a call raises, nothing has been taken over or closed.
+    # **Ownership.** With `close: true`, the default, the transfer owns the ends. Bytes that Ruby has read ahead are
+    # sent first, and bytes that it still has to write are written. The IO objects are closed when the call returns; one
+    # of `IO.popen` is closed when the transfer has ended, because its close waits for the process. The connections are
+    # closed when the transfer has ended. A TCP connection stays open until its peer has everything, or has accepted
+    # nothing for 30 seconds: a reset would make the peer lose the rest. With `close: false` the caller keeps the ends,
+    # and must not use them until the transfer has ended; then they are positioned right after the last byte that was
+    # moved. When a call raises, nothing was taken over or closed.
     #
     # **A block** is called once with the {Transfer} when it has ended, also when it has failed. Blocks run one after
-    # another in a Ruby thread of the background's own. An exception in a block is reported to standard error, as the
-    # exception of a thread is, and harms no other transfer.
+    # another in a Ruby thread of the background. An exception in a block is reported to standard error, like the
+    # exception of a thread, and affects no other transfer.
     #
     # No transfer holds up another: neither a peer that never reads nor a file on a disk that is stuck does. A forked
     # child has none of its parent's transfers and keeps none of their descriptors. The end of the process ends the
@@ -70,9 +70,9 @@ class IO
       #
       # @param threads [Integer] how many native threads share the transfers
       # @return [Background] with no transfers
-      # @raise [ArgumentError] if that is less than 1 or more than 1024
+      # @raise [ArgumentError] if `threads` is less than 1 or more than 1024
       # @raise [TypeError] if it is not an Integer
-      # @raise [Errno::EMFILE, Errno::EAGAIN] if there is no descriptor or no thread for it
+      # @raise [Errno::EMFILE, Errno::EAGAIN] if there is no descriptor or thread for it
       def initialize(threads: 1)
         raise TypeError, "threads: #{threads.class} given, expected an Integer" unless threads.is_a?(Integer)
         raise ArgumentError, "threads: #{threads} given, expected 1 to 1024" unless threads.between?(1, 1024)
@@ -80,7 +80,7 @@ class IO
         @under_way = Copying::UnderWay.new(threads)
       end
 
-      # rubocop:disable Metrics/ParameterLists -- those of the foreground call, and what a transfer has besides
+      # rubocop:disable Metrics/ParameterLists -- those of the call that waits, and the options of a transfer
 
       # Begins a copy, as {Splice.copy_stream} makes it, and returns at once.
       #
@@ -91,17 +91,16 @@ class IO
       #   transfer.value # => 5
       #   client.read    # => "hello"
       #
-      # @param src [IO, Integer, String, #to_path, #to_io] where the bytes come from
-      # @param dst [IO, Integer, String, #to_path, #to_io] where they go
+      # @param src [IO, Integer, String, #to_path, #to_io] the source
+      # @param dst [IO, Integer, String, #to_path, #to_io] the target
       # @param len [Integer, nil] how many bytes; nil: to the end
-      # @param src_offset [Integer, nil] the byte of the file to begin with; nil: from where it stands
-      # @param close [Boolean] whether the ends belong to the transfer, and are closed
-      # @param idle_timeout [Numeric, nil] how many seconds may go by without a byte, until {Transfer#error} is a
-      #   {TimeoutError}
-      # @param rate [Integer, nil] how many bytes a second at most
+      # @param src_offset [Integer, nil] the byte of the file to begin with; nil: begin at its position
+      # @param close [Boolean] whether the transfer owns the ends, and closes them
+      # @param idle_timeout [Numeric, nil] the seconds without a byte after which it ends with {TimeoutError}
+      # @param rate [Integer, nil] the most bytes a second
       # @yieldparam transfer [Transfer] the transfer, when it has ended
       # @return [Transfer] the copy under way
-      # @raise [TypeError] if an end has to be used through methods of its own, or an argument is of the wrong kind
+      # @raise [TypeError] if an end has its own methods to read or write, or an argument has the wrong type
       # @raise [IOError] if the background is closed, or as {Splice.copy_stream}
       # @raise [SystemCallError, ArgumentError, RangeError] as {Splice.copy_stream}
       # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
@@ -129,14 +128,14 @@ class IO
       #   [client, server].each(&:close)
       #   transfer.value        # => [5, 0]
       #
-      # With `close: false` a pipe is not told of the end of its direction, since it stays open for the caller; sockets
-      # are told as ever. Give away the pipes of a process that waits for the end of its input, or it may wait for ever.
+      # With `close: false` the end of a direction is not passed on to a pipe, which stays open for the caller; it is to
+      # a socket. For a process that waits for the end of its input, use `close: true`.
       #
       # @param a [IO, Integer, #to_io, Array] a socket, or a pair of an input and an output
-      # @param b [IO, Integer, #to_io, Array] the like
+      # @param b [IO, Integer, #to_io, Array] the other side
       # @param close (see #copy_stream)
-      # @param idle_timeout [Numeric, nil] how many seconds may go by without a byte in either direction
-      # @param rate [Integer, nil] how many bytes a second at most, in each direction
+      # @param idle_timeout [Numeric, nil] the seconds without a byte in either direction after which it ends
+      # @param rate [Integer, nil] the most bytes a second in each direction
       # @yieldparam (see #copy_stream)
       # @return [Transfer] the relay under way
       # @raise [TypeError, IOError, SystemCallError, ArgumentError, RangeError] as {#copy_stream}
@@ -159,7 +158,7 @@ class IO
       #   transfer.value # => 4
       #
       # @param src (see #copy_stream)
-      # @param dsts [Array<IO, Integer, String, #to_path, #to_io>] where they go
+      # @param dsts [Array<IO, Integer, String, #to_path, #to_io>] the targets
       # @param len (see #copy_stream)
       # @param close (see #copy_stream)
       # @param idle_timeout (see #copy_stream)
@@ -196,7 +195,7 @@ class IO
       # @return [Array<Transfer>] those under way
       def transfers = @under_way.transfers
 
-      # Counts what has happened since it was made. Cheap enough to be asked for all the time.
+      # Counts since it was created. It is cheap: ask as often as you like.
       #
       # @example
       #   File.write("page", "hello")
@@ -208,16 +207,16 @@ class IO
       #   whose {Transfer#value} raises), and `:bytes` that have reached an output
       def stats = %i[under_way begun done cancelled failed bytes].zip(@under_way.stats).to_h
 
-      # Takes no more transfers, and waits for those under way and for their blocks. The threads and the descriptors of
-      # the background's own are gone soon after the last transfer has ended.
+      # Takes no more transfers, and waits for those under way and for their blocks. The threads and descriptors of the
+      # background are released soon after the last transfer has ended.
       #
       # @example
       #   background = IO::Splice::Background.new
       #   background.drain(10) # => true
       #
-      # @param timeout [Numeric, nil] how many seconds to wait, none if it is negative; nil: as long as it takes
-      # @return [Boolean] whether none is left
-      # @raise [TypeError] if `timeout` is no number
+      # @param timeout [Numeric, nil] the seconds to wait, none if negative; nil: without limit
+      # @return [Boolean] whether all have ended
+      # @raise [TypeError] if `timeout` is not a number
       # @raise [ArgumentError] if it is NaN
       def drain(timeout = nil)
         Copying.check_timeout(timeout)
@@ -225,14 +224,14 @@ class IO
         @under_way.wait_until_over(timeout)
       end
 
-      # Ends all transfers, as {Cancelled}, and waits until their blocks have been called. It takes no more.
+      # Ends all transfers with {Cancelled}, waits until their blocks have been called, and takes no more.
       #
       # @example
       #   background = IO::Splice::Background.new
       #   background.close
       #   background.closed? # => true
       #
-      # @return [nil] when none is left
+      # @return [nil] when all have ended
       def close
         @under_way.close(stop: true)
         @under_way.wait_until_over(nil)

@@ -6,11 +6,12 @@ class IO
     # directly or through a pipe, or reading and writing. If the kernel refuses a way, the copy falls back to the next
     # one, at the same position. It waits as every call: see {Splice}.
     #
-    # **Positions.** Bytes that Ruby has read ahead from `src` go first, and bytes that it still has to write to `dst` are
-    # written before. Afterwards both ends are positioned right after the last byte that was copied, also after an
+    # **Positions.** Bytes that Ruby has read ahead from `src` go first, and bytes that it still has to write to `dst`
+    # are written before. Afterwards both ends are positioned right after the last byte that was copied, also after an
     # exception. What could not be delivered goes back to `src`: by its position, or into Ruby's read buffer. (A thread
     # that is reading from that IO at the time overwrites it there, as it overwrites the bytes of `IO#ungetbyte`. An
-    # Integer has no buffer: what an interrupted copy took from a stream and the output does not accept at once is lost.)
+    # Integer has no buffer: what an interrupted copy took from a stream and the output does not accept at once is
+    # lost.)
     #
     # **Files.** Other threads and processes may use the same open files: a copy reserves what it reads and writes, as
     # read(2) and write(2) do. A file at a path is emptied only when all arguments have proved good and, if an object is

@@ -4,28 +4,27 @@ require_relative "../splice"
 
 class IO
   module Splice
-    # Puts this gem's engine behind `IO.copy_stream`, for all its users: FileUtils, Net::HTTP, Rack servers.
-    # What it means stays as Ruby documents it; where an object has to be used, Ruby's own does it.
+    # Replaces `IO.copy_stream` by this gem's engine for all its users, such as FileUtils, Net::HTTP and Rack servers.
+    # Its meaning stays as Ruby documents it. Copies from or to an object are left to Ruby's own method.
     #
     # @example
     #   require "io/splice/core_ext"
     #   IO.copy_stream("/proc/self/exe", "copy", 1000) # => 1000
     module CoreExt
       # @!method copy_stream(src, dst, copy_length = nil, src_offset = nil)
-      #   Ruby's own `IO.copy_stream`, faster.
-      #
-      #   A file ends where it does when the copy begins, as with Ruby's own, which is private as `IO.ruby_copy_stream`.
+      #   Ruby's own `IO.copy_stream`, with less CPU. A file is copied to the size that it has when the copy begins.
+      #   Ruby's own method remains as the private `IO.ruby_copy_stream`.
       #
       #   @example
       #     require "io/splice/core_ext"
       #     File.write("short", "five!")
       #     IO.copy_stream("short", "copy", 1000) # => 5
       #
-      #   @param src [IO, String, #to_path, #readpartial, #read] where the bytes come from
-      #   @param dst [IO, String, #to_path, #write] where they go
+      #   @param src [IO, String, #to_path, #readpartial, #read] the source
+      #   @param dst [IO, String, #to_path, #write] the target
       #   @param copy_length [Integer, nil] how many bytes; nil: to the end
-      #   @param src_offset [Integer, nil] the byte of the file to begin with, whose position then stays; nil: from
-      #     where `src` stands
+      #   @param src_offset [Integer, nil] the byte of the file to begin with; its position then stays. nil: begin at
+      #     the position
       #   @return [Integer] the bytes copied, fewer than `copy_length` at the end of the input
       #   @raise [SystemCallError, IOError, ArgumentError, TypeError, FrozenError] as Ruby's own
       #   @see Splice.copy_stream
@@ -34,8 +33,7 @@ class IO
     end
   end
 
-  # It takes the place of Ruby's own, which stays reachable: in front of it (`prepend`), it would pass over whoever
-  # aliases or defines `IO.copy_stream` later.
+  # It replaces Ruby's own method. With `prepend` it would bypass a later alias or definition of `IO.copy_stream`.
   class << self
     unless private_method_defined?(:ruby_copy_stream)
       alias ruby_copy_stream copy_stream

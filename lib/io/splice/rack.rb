@@ -4,7 +4,7 @@ require_relative "../splice"
 
 class IO
   module Splice
-    # For Rack, of which it loads nothing.
+    # Middleware for Rack. It does not load Rack.
     #
     # @example
     #   require "io/splice/rack"

@@ -26,21 +26,21 @@ class IO
       attr_reader :bytes_relayed
     end
 
-    # Copies in both directions between two sockets until both have ended, as a proxy does. It is one loop, in the thread
-    # or fiber that calls it, and waits as every call: see {Splice}.
+    # Copies in both directions between two sockets until both have ended, as a proxy does. It is one loop, in the
+    # thread or fiber that calls it, and waits as every call: see {Splice}.
     #
     # When one side ends, the other is told by `shutdown` for writing, and the other direction continues. Neither socket
     # is closed. Bytes that Ruby has read ahead go first, so a proxy that has read a request line with `gets` can hand
     # over from there. Small messages are passed on at once. An idle relay takes neither CPU nor a pipe.
     #
-    # A side may also be a pair of an input and an output, such as pipes. A pipe is closed to signal the end, unless it is
-    # a standard stream.
+    # A side may also be a pair of an input and an output, such as pipes. A pipe is closed to signal the end, unless it
+    # is a standard stream.
     #
     # A side may be an `SSLSocket`. A direction goes through its descriptor where the kernel encrypts (see {ktls}), else
     # through its own methods. It ends with a close_notify.
     #
-    # An exception is extended with {Relayed}, which says how much was copied. What could not be delivered goes back into
-    # Ruby's read buffer of the side that it came from. A reset of a connection raises `Errno::ECONNRESET` or
+    # An exception is extended with {Relayed}, which says how much was copied. What could not be delivered goes back
+    # into Ruby's read buffer of the side that it came from. A reset of a connection raises `Errno::ECONNRESET` or
     # `Errno::EPIPE`, after what had arrived from the other side has been delivered.
     #
     # Under a fiber scheduler, a close of a side by another fiber is noticed at the next event only.

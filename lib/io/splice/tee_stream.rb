@@ -17,16 +17,16 @@ class IO
     #
     # @see https://man7.org/linux/man-pages/man2/tee.2.html tee(2)
     module PartialTee
-      # @return [Object, nil] the one of the targets whose error it is, as it was given; nil if it is of none. What an
-      #   object raises is its error if it is an IOError or a SystemCallError; anything else may come from outside.
+      # @return [Object, nil] the target that caused it, as it was given; nil if no target did. An IOError or
+      #   SystemCallError that an object raises counts as caused by it; anything else may come from elsewhere.
       attr_reader :target
 
-      # @return [Array<Integer>] the bytes that each of the targets has got, in their order
+      # @return [Array<Integer>] the bytes that each target has got, in the order of the targets
       attr_reader :bytes_written
     end
 
     module Copying
-      # Hands on to several outputs what is written to it.
+      # Passes what is written to it on to several outputs.
       # @private
       class Broadcast
         PORTION = 32 << 10 # half a pipe: the reader works while the next is on its way
@@ -35,7 +35,7 @@ class IO
           @outputs = outputs
           @hand_over = hand_over
           @progress = progress
-          write("") # so that an output that is not open for it is told of before anything is read
+          write("") # raises for an output that is not open for writing, before anything is read
         end
 
         # As Ruby's own copy_stream reads from an object, in larger portions.
@@ -162,17 +162,17 @@ class IO
       end
     end
 
-    # Copies from one end to several, each of which gets every byte, duplicated in the kernel by `tee` where it
-    # can take that.
+    # Copies from one source to several targets, each of which gets every byte. The kernel duplicates them by `tee`
+    # where it can. It waits as every call: see {Splice}.
     #
-    # It goes by portions of at most 1 MiB: the next one is taken when all have the last. So the slowest sets the
-    # pace, and none gets more than the others can still catch up on. When one fails, the others first get the
-    # rest of the portion, so that they hold the same bytes, and then the error is raised. An exception from outside
-    # (`Thread#raise`, `Timeout`) does not wait for that; it tells who has how much. Either is a {PartialTee}. (A second
-    # one from outside, while the first is on its way out of here, takes its place and tells nothing.)
+    # It works in portions of at most 1 MiB, and takes the next when every target has the last. So the slowest sets the
+    # pace. When a target fails, the others first get the rest of the portion, so that they have the same bytes, and
+    # then the error is raised. An exception from another thread (`Thread#raise`, `Timeout`) does not wait for that.
+    # Either is extended with {PartialTee}. (A second exception that arrives meanwhile replaces the first and is not
+    # extended.)
     #
-    # With one target it is {copy_stream}. Files at paths are emptied when every target is open, as there. A target that
-    # is given twice gets every byte twice. It waits as every call here does: see {Splice}.
+    # With one target it is {copy_stream}. Files at paths are emptied when every target is open. A target that is given
+    # twice gets every byte twice.
     #
     # @example A download that is kept, and passed on, and hashed
     #   download, server = UNIXSocket.pair
@@ -185,24 +185,17 @@ class IO
     #   sum.close_write
     #   sum.read             # => "1eac3d201685bb617a85ea2ff672b5b3  -\n"
     #
-    # @param src [IO, Integer, String, #to_path, #readpartial, #read, #to_io] where the bytes come from, as for
-    #   {copy_stream}
-    # @param dsts [Array<IO, Integer, String, #to_path, #write, #to_io>] where they go: pipes, sockets, files (in append
-    #   mode too), and objects with `write`, in any mixture
+    # @param src [IO, Integer, String, #to_path, #readpartial, #read, #to_io] the source, as for {copy_stream}
+    # @param dsts [Array<IO, Integer, String, #to_path, #write, #to_io>] the targets, as for {copy_stream}
     # @param len [Integer, nil] how many bytes; nil: to the end
     # @yieldparam bytes_so_far [Integer] after each portion, and at the end
-    # @return [Integer] the bytes that each has got
+    # @return [Integer] the bytes copied to each target
     # @raise [EOFError] if the input ends before `len`, after what there was has been delivered
-    # @raise [PartialTee] is in every exception that comes when a copy to several targets has begun
-    # @raise [Errno::EPIPE, Errno::ECONNRESET, Errno::ENOSPC, Errno::ENOENT] and others, as the kernel says
-    # @raise [Errno::EBADF] if an Integer is no descriptor, or not one for that direction
-    # @raise [Errno::EINVAL] if a target is the very pipe that is copied from
-    # @raise [IOError] if an IO is closed, meanwhile too, or not open for that direction
-    # @raise [IO::TimeoutError] after `IO#timeout` (Ruby 3.2)
-    # @raise [ArgumentError] if there is no target, `len` is negative, or a target is the path of the file that is to be
-    #   copied
-    # @raise [RangeError] if a descriptor is larger than any descriptor
-    # @raise [TypeError] if an argument is of the wrong kind, or a target is none
+    # @raise [PartialTee] mixed into any exception raised after a copy to several targets has begun
+    # @raise [Errno::EPIPE, Errno::ECONNRESET, Errno::ENOSPC, Errno::ENOENT] and others of the kernel
+    # @raise [Errno::EINVAL] if a target is the same pipe as the source
+    # @raise [ArgumentError] if there is no target, `len` is negative, or a target is the path of the source
+    # @raise [Errno::EBADF, IOError, IO::TimeoutError, RangeError, TypeError] as every call: see {Splice}
     # @see https://man7.org/linux/man-pages/man2/tee.2.html tee(2)
     # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
     def self.tee_stream(src, *dsts, len: nil, &progress)

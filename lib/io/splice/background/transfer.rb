@@ -2,8 +2,8 @@
 
 class IO
   module Splice
-    # A copy or a relay in the background, as {Background} begins it. It may be asked, waited for and cancelled from any
-    # thread, and forgotten: it goes on without being kept.
+    # A copy or a relay in the background, begun by {Background}. Any thread may ask it, wait for it and cancel it. It
+    # goes on if you do not keep it.
     #
     # @example
     #   here, there = UNIXSocket.pair
@@ -28,7 +28,7 @@ class IO
       #   transfer = IO::Splice.background.copy_stream(there, "copy")
       #   transfer.bytes # => 0
       #
-      # @return [Integer, Array(Integer, Integer)] the bytes that have reached the output so far; of a relay, from a to
+      # @return [Integer, Array(Integer, Integer)] the bytes that have reached the output so far; for a relay, from a to
       #   b and from b to a
       def bytes
         bytes = @delivered || @handle.bytes
@@ -51,16 +51,16 @@ class IO
       #   here.close
       #   transfer.wait.equal?(transfer)    # => true
       #
-      # @param timeout [Numeric, nil] how many seconds to wait, none if it is negative; nil: as long as it takes
+      # @param timeout [Numeric, nil] the seconds to wait, none if negative; nil: without limit
       # @return [Transfer, nil] itself; nil after the timeout
-      # @raise [TypeError] if `timeout` is no number
+      # @raise [TypeError] if `timeout` is not a number
       # @raise [ArgumentError] if it is NaN
       def wait(timeout = nil)
         Copying.check_timeout(timeout)
         self if done? || @under_way.wait_until(timeout, -> { @ended ||= Thread::ConditionVariable.new }) { done? }
       end
 
-      # Waits until it has ended, and raises what the call of the same name in {Splice} would have raised.
+      # Waits until it has ended, and raises what the call of the same name in {Splice} would raise.
       #
       # @example
       #   File.write("page", "hello")
@@ -82,13 +82,13 @@ class IO
       #   transfer = IO::Splice.background.copy_stream(there, "copy").cancel
       #   transfer.wait.error.class # => IO::Splice::Cancelled
       #
-      # @return [Exception, nil] what {#value} raises; nil while it is under way, and if it has ended well
+      # @return [Exception, nil] what {#value} raises; nil while it is under way, and if it has succeeded
       def error
         abandon?
         @error
       end
 
-      # Ends it as {Cancelled}, unless it has ended. Returns at once; {#wait} waits for the end. Bytes in flight are
+      # Ends it with {Cancelled}, unless it has ended. Returns at once; {#wait} waits for the end. Bytes in flight are
       # delivered if the output takes them at once.
       #
       # @example
@@ -106,7 +106,7 @@ class IO
       #   transfer = IO::Splice.background.copy_stream("page", "copy").wait
       #   transfer.inspect # => "#<IO::Splice::Transfer copy_stream, 5 bytes, done>"
       #
-      # @return [String] what it does, how far it is and how it stands
+      # @return [String] the call, the bytes and the state
       def inspect
         state = error ? error.class : { true => "done", false => "under way" }[done?]
         "#<#{self.class} #{@kind}, #{Array(bytes).join(" and ")} bytes, #{state}>"
@@ -116,12 +116,12 @@ class IO
       def begin(engine, handle, ends, inputs)
         @engine = engine
         @handle = handle
-        @ends = ends # which are not collected as long as they are used
+        @ends = ends # kept from the garbage collector while in use
         @inputs = ends.empty? ? [] : inputs
         self
       end
 
-      # What closing would wait for is closed when the transfer has ended.
+      # An IO whose close would wait is closed when the transfer has ended.
       # @private
       def close_later(io)
         (@closing ||= []) << io if io.to_io.pid
@@ -141,7 +141,7 @@ class IO
       def tell
         @closing&.each { |io| Thread.new { io.close } }
         @block&.call(self)
-      rescue Exception => e # rubocop:disable Lint/RescueException -- no other transfer is harmed
+      rescue Exception => e # rubocop:disable Lint/RescueException -- no other transfer may be affected
         Copying.report(self, e)
       end
 
@@ -157,7 +157,7 @@ class IO
         @error.instance_variable_set(:@target, @error.target && @targets[@error.target])
       end
 
-      # In a forked child it has ended: it is the parent's.
+      # In a forked child it has ended: it belongs to the parent.
       def abandon?
         return false if @delivered || @under_way.engine?(@engine)
 

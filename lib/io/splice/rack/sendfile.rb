@@ -3,19 +3,19 @@
 class IO
   module Splice
     module Rack
-      # Middleware that serves files in the background (see {Background}): the server's thread is free as soon as the
-      # headers are out, however slow the client is. It belongs in front of all other middleware.
+      # Middleware that sends files in the background (see {Background}): the server's thread is free as soon as the
+      # headers are out, however slow the client is. It must be in front of all other middleware.
       #
-      # It serves each response whose body answers to `to_path`, and the single range that `Rack::Files` makes, on a
-      # server with partial hijack, such as Puma. The connection is closed after the file, and the headers say so: no
-      # server takes it back. A client whose file becomes shorter on the way gets fewer bytes than `Content-Length`
-      # says, one whose file grows gets as many.
+      # It sends each response whose body answers `to_path`, and the single range of `Rack::Files`, on a server with
+      # partial hijack, such as Puma. The connection is closed after the file, as the headers say: no server takes it
+      # back. If the file shrinks meanwhile, the client gets fewer bytes than `Content-Length`; if it grows, exactly
+      # that many.
       #
-      # **Everything else passes through unchanged**: no `rack.hijack?`, WEBrick, a server that encrypts, `HEAD`, a
-      # status without a body, `Transfer-Encoding`, several ranges, what is smaller than `min_size`, what is no regular
-      # file, and a response whose `Content-Length` or `Content-Range` is not that of the file.
+      # **Everything else passes through unchanged**: no `rack.hijack?`, WEBrick, TLS in the server, `HEAD`, a status
+      # without a body, `Transfer-Encoding`, several ranges, fewer than `min_size` bytes, what is not a regular file,
+      # and a `Content-Length` or `Content-Range` that is not the file's.
       #
-      # The app's body is closed when the transfer has begun, which is also when a logger logs. `Background#stats`
+      # The app's body is closed when the transfer has begun, which is also when a logger logs. {Background#stats}
       # counts the transfers. The end of the process ends them: see {Background#drain}.
       #
       # @example In config.ru
@@ -37,15 +37,16 @@ class IO
         #   app = ->(env) { [200, {}, File.open("big.iso")] }
         #   IO::Splice::Rack::Sendfile.new(app, rate: 1_000_000).class # => IO::Splice::Rack::Sendfile
         #
-        # @param app [#call] the app that it is in front of
-        # @param min_size [Integer] how many bytes a response has at least; with fewer the connection is kept alive
-        # @param idle_timeout [Numeric, nil] after how many seconds in which a client takes nothing it is given up
-        # @param rate [Integer, nil] how many bytes a second at most, of each response
-        # @yieldparam transfer [Transfer] when it has ended, also when it failed, in a thread of the background's
-        # @yieldparam env [Hash] that of the request
+        # @param app [#call] the app behind it
+        # @param min_size [Integer] the fewest bytes of a response; with fewer the connection is kept alive
+        # @param idle_timeout [Numeric, nil] the seconds after which a client that accepts nothing is dropped
+        # @param rate [Integer, nil] the most bytes a second for each response
+        # @yieldparam transfer [Transfer] the transfer, when it has ended, also when it failed, in a thread of the
+        #   background
+        # @yieldparam env [Hash] the request
         # @return [Sendfile] the middleware
-        # @raise [TypeError] if an argument is of the wrong kind
-        # @raise [ArgumentError] if `min_size` is negative, or one of the others is not positive
+        # @raise [TypeError] if an argument has the wrong type
+        # @raise [ArgumentError] if `min_size` is negative, or `idle_timeout` or `rate` is not positive
         def initialize(app, min_size: 65_536, idle_timeout: 60, rate: nil, &block)
           check("min_size", min_size, Integer, 0)
           check("idle_timeout", idle_timeout, Numeric) if idle_timeout
@@ -86,8 +87,8 @@ class IO
         end
 
         def hijack?(env)
-          # What Puma encrypts goes through a socket that is no IO. WEBrick hands out a pipe, behind which a thread of
-          # its own copies, and a client does not notice that something is missing.
+          # With TLS, Puma's socket is not an IO. WEBrick hands out a pipe, from which a thread of its own copies; its
+          # client would not notice missing bytes.
           env["rack.hijack?"] && env["REQUEST_METHOD"] != "HEAD" &&
             !env["SERVER_SOFTWARE"].to_s.start_with?("WEBrick") &&
             env.fetch("SERVER_PROTOCOL", "HTTP/1.1").start_with?("HTTP/1.") &&
@@ -108,7 +109,7 @@ class IO
         end
 
         def say_close(env, headers)
-          # With HTTP/1.0 that goes without saying, but Puma would say that it keeps the connection if asked to.
+          # It is the default of HTTP/1.0, but Puma would announce keep-alive if the client asked for it.
           headers.keys.grep(/\Aconnection\z/i).each { |name| headers.delete(name) }
           if [env["HTTP_VERSION"], env["SERVER_PROTOCOL"]].include?("HTTP/1.0")
             env["HTTP_CONNECTION"] = "close"
