@@ -1,7 +1,7 @@
 //! Copies with an object at one end or at both: a portion is taken from the source, then the target gets all of it.
 //!
-//! Nothing is in flight but one portion, whose bytes are in a String. What the target has not taken of it goes back in the
-//! end, however that comes. A descriptor reads into such Strings and writes from them; it is looked at once.
+//! Only one portion is in flight, in a String. What the target has not taken of it goes back to the source at the end,
+//! however the copy ends. A descriptor reads into such Strings and writes from them; it is inspected once.
 
 use std::os::fd::BorrowedFd;
 

@@ -1,5 +1,5 @@
-//! `IO.copy_stream` as `io/splice/core_ext` has it: what Ruby's own does before it copies, and what it asks of objects, in
-//! the same order.
+//! The `IO.copy_stream` of `io/splice/core_ext`: does what Ruby's own does before it copies, and asks objects the same
+//! questions in the same order.
 
 use std::ffi::c_int;
 

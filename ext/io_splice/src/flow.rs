@@ -1,5 +1,5 @@
-//! `IO::Splice::Copying::Flow`: a copy between two descriptors that leaves each wait to its caller, for a relay of which
-//! Ruby does the other direction.
+//! `IO::Splice::Copying::Flow`: a copy between two descriptors that leaves each wait to its caller, for a relay whose
+//! other direction is done in Ruby.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

@@ -1,7 +1,7 @@
-//! Objects that are copied through methods of their own, and the strings that go in and out of them.
+//! Objects that are copied through their own methods, and the strings that go in and out of them.
 //!
-//! A small copy of an object takes hardly longer than a few `protect`s. So a function here that is `unsafe` for no other
-//! reason may raise: it is called under `protect`, with nothing in the frames between that had to be dropped.
+//! A small copy of an object takes hardly longer than a few `protect`s. So some functions here are `unsafe` only because
+//! they may raise: call them under `protect`, with nothing to drop in the frames between.
 
 use std::ffi::c_int;
 

@@ -1,4 +1,4 @@
-//! Ruby code that a continuation (`callcc`) enters again after the call around it has ended.
+//! Guards against a continuation (`callcc`) that re-enters Ruby code after the call around it has ended.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -1,4 +1,4 @@
-//! What Ruby keeps of an IO (`rb_io_t`): its descriptor, its mode and its buffers. All access to it is here.
+//! Ruby's structure of an IO (`rb_io_t`): descriptor, mode and buffers. All access to it is here.
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 

@@ -1,4 +1,4 @@
-//! What `io_splice` knows of Linux, and nothing of Ruby.
+//! The Linux side of `io_splice`: it knows no Ruby.
 //!
 //! Every transfer here is one *attempt*: it moves what can be moved at once and never waits
 //! for a peer. A caller that wants to wait asks [`ready`] which end is not ready, waits however it likes, and
@@ -6,10 +6,10 @@
 //! pipe. Nothing here does.
 //!
 //! - [`splice`], [`tee`], [`write_snapshot`], [`vmsplice_pages`]: the attempts.
-//! - [`splice_now`], [`write_now`]: those that take any end in blocking mode, too.
+//! - [`splice_now`], [`write_now`]: attempts that do not block on an end in blocking mode either.
 //! - [`copy`]: a whole copy, made of many attempts.
 //! - [`background`]: many of those at once, on threads of their own.
-//! - [`may_block`]: what could make the kernel block all the same.
+//! - [`may_block`]: what could block in spite of `SPLICE_F_NONBLOCK`.
 //! - [`pipe_size`] and the like: a pipe's capacity.
 //! - [`refusal`]: the reason behind an errno that hides it.
 

@@ -1,5 +1,4 @@
-//! Memory for bytes. Where there is none (`RLIMIT_AS`, a small container) that is an error, and not the end
-//! of the process.
+//! Memory for bytes. If there is none (`RLIMIT_AS`, a small container), that is an error and does not abort the process.
 
 use rustix::io::Errno;
 

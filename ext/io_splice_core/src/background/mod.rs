@@ -1,17 +1,16 @@
-//! Transfers that go on by themselves: any number of them on each of a few threads, and none on a thread of its own.
+//! Transfers in the background: any number of them on each of a few threads.
 //!
-//! A transfer is a [`CopyStream`], a [`Relay`] or a [`TeeStream`], which owns its ends here. A thread runs it for a short
-//! turn, until it has to wait, and then waits for all of its transfers together, with epoll(7). Four rules keep them from
-//! holding up each other.
+//! A transfer is a [`CopyStream`], a [`Relay`] or a [`TeeStream`] that owns its ends. A thread runs it for a short turn,
+//! until it has to wait, and waits for all of its transfers together, with epoll(7). Four rules keep them from holding up
+//! each other.
 //!
-//! - A turn is bounded by time. What has become ready goes before what goes on and on.
-//! - The cost of an event does not depend on how many transfers there are: an end is registered once, edge-triggered, where
-//!   its edges can be trusted, and a timer that is too early is set anew when it fires.
-//! - What may block, for a disk or for a connection that lingers, is not done by that thread but in a [`pool`] of threads
-//!   for each device.
+//! - A turn is bounded by time. Transfers that have become ready go before those that could continue.
+//! - The cost of an event does not depend on the number of transfers: an end is registered once, edge-triggered, if its
+//!   edges can be trusted, and a timer that fires too early is set again.
+//! - Calls that may block, for a disk or a connection that lingers, run in a [`pool`] of threads for each device.
 //! - A transfer that waits with nothing in flight holds neither pipe nor memory.
 //!
-//! Nothing here outlives fork(2): all descriptors are [`PrivateFd`]s, and in a child there is neither thread nor lock.
+//! Nothing here outlives fork(2): all descriptors are [`PrivateFd`]s, and a child has neither threads nor locks.
 
 mod event_loop;
 mod lingering;

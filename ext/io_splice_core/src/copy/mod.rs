@@ -1,16 +1,15 @@
 //! Copying from one descriptor to another, in the fastest way that the two allow.
 //!
 //! A [`Pump`] has a list of [`Route`]s, the best first. When the kernel refuses one, the pump falls back to the next
-//! from exactly where it stands. That works because there is one place where bytes can be that have left
-//! the input and not reached the output: its bytes in flight. Three rules keep them from being lost, repeated or mixed
-//! up.
+//! at the same position. That works because bytes that have left the input and not reached the output are in one place,
+//! its bytes in flight. Three rules keep them from being lost, repeated or mixed up.
 //!
 //! - Nothing is taken from the input while anything is in flight.
 //! - Bytes count as delivered when the output has taken them, and never before.
 //! - A route changes only while nothing is in flight, or by reading what a pipe holds into memory.
 //!
-//! A pump never waits. [`CopyStream`], [`Relay`] and [`TeeStream`] run one or more of them, and hand every wait to their
-//! [`Host`], which they do not know.
+//! A pump never waits. [`CopyStream`], [`Relay`] and [`TeeStream`] run one or more of them, and leave every wait to their
+//! [`Host`].
 
 mod copy_stream;
 mod host;

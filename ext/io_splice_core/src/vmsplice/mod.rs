@@ -1,4 +1,4 @@
-//! Memory into a pipe: a snapshot of it, which is copied, or pages that nobody writes to any more, which are not.
+//! Memory into a pipe: a snapshot, which is copied, or pages that are never written to again, which are not.
 
 mod pages;
 mod snapshot;
