@@ -258,7 +258,7 @@ pub fn descriptors<'end>(
         (Buffers::Clean, fds) => Ok(Some(fds)),
         (Buffers::ReadAhead, _) => Err(error::io(
             ruby,
-            format!("{call} for buffered IO: Ruby has read bytes ahead, which must be taken out first"),
+            format!("{call} for buffered IO: Ruby has read bytes ahead; read them first"),
         )),
     }
 }

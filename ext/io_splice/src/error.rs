@@ -82,7 +82,7 @@ pub fn same_file(ruby: &Ruby, call: &str, path: &str) -> Error {
     let copying =
         ruby.class_io().const_get::<_, RModule>("Splice").and_then(|splice| splice.const_get("Copying"));
     match copying.and_then(|copying: RModule| copying.const_get::<_, ExceptionClass>("SameFile")) {
-        Ok(class) => new(class, format!("{call}: {path} is the file that is to be copied")),
+        Ok(class) => new(class, format!("{call}: {path} is the source itself")),
         Err(error) => error,
     }
 }

@@ -55,7 +55,7 @@ pub fn offset(ruby: &Ruby, name: &str, value: Value) -> Result<Option<u64>, Erro
     match integer(ruby, name, value)? {
         Number::Fits(offset) if offset >= 0 => Ok(Some(offset as u64)),
         Number::TooLarge => {
-            Err(error::range(ruby, format!("{name}: {} is larger than any file", error::text(value)?)))
+            Err(error::range(ruby, format!("{name}: {} exceeds the range of offsets", error::text(value)?)))
         }
         _ => Err(error::argument(ruby, format!("{name}: negative offset {} given", error::text(value)?))),
     }

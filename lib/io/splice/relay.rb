@@ -90,19 +90,19 @@ class IO
         end
       end
 
-      # What an object does in methods of its own (it may encrypt), a relay would go around.
+      # A relay would bypass an object's own methods, which may encrypt.
       def check_end(end_)
         return if descriptor?(end_) || tls?(end_) || !can?(end_, :to_io)
 
-        raise TypeError, "#{kind(end_)} has methods of its own to read and write, which a relay does not use"
+        raise TypeError, "#{kind(end_)} cannot be relayed: it has its own methods to read and write"
       end
 
-      # Tells who reads from an output that is no socket that this is all. Only closing does that.
+      # Only a close tells the reader of an output that is not a socket that the input has ended.
       def pass_on_end(output)
         io = output.is_a?(Integer) ? IO.for_fd(output, autoclose: false) : output.to_io
         return unless io.stat.pipe? && io.fileno > 2
 
-        # A FIFO that is open for both cannot be closed for one.
+        # A FIFO that is open for both directions cannot be closed for one.
         both_ways = io.fcntl(Fcntl::F_GETFL) & Fcntl::O_ACCMODE == Fcntl::O_RDWR
         without_interrupts do
           io.autoclose = true if output.is_a?(Integer)

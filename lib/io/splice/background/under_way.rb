@@ -245,11 +245,11 @@ class IO
       def check_descriptor(end_)
         return if descriptor?(end_)
 
-        raise TypeError, "#{kind(end_)} has methods of its own to read and write: " \
-                         "use the call of the same name in IO::Splice"
+        raise TypeError, "#{kind(end_)} cannot be used in the background, because it has its own methods to " \
+                         "read and write: use the call of the same name in IO::Splice"
       end
 
-      # Raises what Ruby does for a timeout that is none. A negative one has passed, as it has for Thread#join.
+      # Raises for an invalid timeout, as Ruby does. A negative one has passed, as for Thread#join.
       def check_timeout(timeout)
         return if timeout.nil?
 
