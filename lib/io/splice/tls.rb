@@ -2,12 +2,12 @@
 
 class IO
   module Splice
-    # Which directions of a TLS connection the kernel does: kTLS. In these {copy_stream}, {tee_stream}, {relay} and
-    # {background} move bytes through its descriptor, and the kernel encrypts or decrypts them. In the others they use
-    # the socket's own methods.
+    # Which directions of a TLS connection the kernel does (kTLS). In these, {copy_stream}, {tee_stream}, {relay} and
+    # {background} move bytes through its descriptor, and the kernel encrypts or decrypts them. In the others, the first
+    # three use the socket's own methods.
     #
     # OpenSSL hands a connection to the kernel if its context asks for that, and if it can: Linux with the module `tls`,
-    # OpenSSL 3.0 (for what is read with TLS 1.3: 3.2), and a cipher that the kernel knows. The guide "TLS" says more.
+    # OpenSSL 3.0 (3.2 to read with TLS 1.3), and a cipher that the kernel knows. See the guide "TLS".
     #
     # @example A server that lets the kernel encrypt
     #   require "openssl"
