@@ -2,16 +2,16 @@
 
 class IO
   module Splice
-    # What stands between the arguments of a copy and the two descriptors that it is made between: paths are
-    # opened, and objects that transform what passes through them are used through their own methods.
+    # Turns the arguments of a copy into descriptors: opens paths, and tells which objects are used through their own
+    # methods.
     # @private
     module Copying
-      # A copy of a file to its own path, which would empty it first.
+      # Raised for a copy of a file to its own path, which would empty it first.
       SameFile = Class.new(ArgumentError)
 
       module_function
 
-      # What Kernel's own method says, also of a BasicObject. Kept in a constant it would be out of a Ractor's reach.
+      # Calls Kernel's own method, also on a BasicObject. A Ractor could not reach the method in a constant.
       def kernel_call(object, name, ...) = Kernel.instance_method(name).bind_call(object, ...)
 
       def can?(end_, name)
@@ -21,8 +21,8 @@ class IO
         end
       end
 
-      # How each end is used: an IO or a number, the path of a file, or nil if it has methods of its own. Nothing is
-      # opened before all of them are known to be of a right kind.
+      # How each end is used: an IO or a number, the path of a file, or nil if it has its own methods. Nothing is opened
+      # before all of them have a valid type.
       def resolve(src, *dsts)
         [resolve_source(src), *dsts.map { |dst| resolve_target(dst) }]
       end
@@ -31,8 +31,8 @@ class IO
         nil.equal?(end_) ? "nil" : "a #{kernel_call(end_, :class)}"
       end
 
-      # Yields all ends, with the paths among them opened; closes only what it opened. A file that is there keeps its
-      # content until everything else is known to be good: those who copy empty it then.
+      # Yields all ends, with the paths among them opened; closes only what it opened. An existing file keeps its
+      # content until everything else is known to be good: the copy empties it then.
       def open_ends((src, *dsts), src_offset)
         open_path(src, File::RDONLY) do |input|
           check_ends(src_offset, input, *dsts)
@@ -57,11 +57,10 @@ class IO
         end
       end
 
-      # For what would be left half done by an exception, such as Ruby's close, which then has forgotten a descriptor
-      # that is still open.
+      # For code that an exception must not interrupt, such as Ruby's close, which then forgets an open descriptor.
       def without_interrupts(&) = Thread.handle_interrupt(Object => :never, &)
 
-      # Says in an exception how far a call came.
+      # Extends an exception with the bytes that a call has moved.
       def mark(exception, with, variable, bytes)
         return exception if exception.frozen?
 
@@ -70,7 +69,7 @@ class IO
         exception
       end
 
-      # Gives bytes back that an object has given and nobody has taken, if it can take them.
+      # Returns bytes to the object that they were read from, if it accepts them.
       def unread_object(src, bytes)
         without_interrupts do
           next unread_tls(src, bytes) if tls?(src)

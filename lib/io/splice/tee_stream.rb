@@ -38,7 +38,7 @@ class IO
           write("") # raises for an output that is not open for writing, before anything is read
         end
 
-        # As Ruby's own copy_stream reads from an object, in larger portions.
+        # Reads from an object as Ruby's own copy_stream does, in larger portions.
         def copy_from(src, len)
           name = Copying.can?(src, :readpartial) ? :readpartial : :read
           buffer = +"".b
@@ -58,7 +58,7 @@ class IO
 
         private
 
-        # What none of them has taken goes back into the source, if that can take it.
+        # Bytes that no output has taken go back to the source, if it accepts them.
         def pass_on(src, name, most, buffer)
           before = @hand_over.taken.max
           bytes = passed_on = nil
@@ -80,12 +80,11 @@ class IO
         end
       end
 
-      # Brings bytes to those targets that have no descriptor. Their errors are kept until the others have the same
-      # bytes.
+      # Writes to the targets without a descriptor. Their errors are kept until the other targets have the same bytes.
       # @private
       class HandOver
-        # Any other object may keep the string that it is given, so each gets a new one. What these are done with is
-        # given back at once: with fresh memory for each portion, compressing takes a quarter more of the processor.
+        # These do not keep the string that they are given, so its memory is released at once; any other object may, and
+        # gets a new one. With fresh memory for each portion, compressing takes a quarter more CPU.
         KEEP_NOTHING = %w[StringIO Zlib::GzipWriter OpenSSL::Buffering].freeze
 
         # @return [Array<Integer>] the bytes that each of the targets has taken
@@ -106,7 +105,7 @@ class IO
         private
 
         def write(index, bytes)
-          # What was taken counts before an interrupt may come.
+          # Counts what was taken before an interrupt can arrive.
           most = bytes.bytesize
           Thread.handle_interrupt(Object => :on_blocking) do
             @taken[index] += count_of(@dsts[index].write(bytes), most)
@@ -118,7 +117,7 @@ class IO
           false
         end
 
-        # The class that a target has its `write` from, by name: not all of them are loaded.
+        # The name of the class that defines the target's `write`; not all of these classes are loaded.
         def write_of(dst)
           Copying.kernel_call(dst, :method, :write).owner.name
         rescue NameError
@@ -157,7 +156,7 @@ class IO
         outputs.grep(Opened, &:empty) if copied.zero?
         progress&.call(copied)
         copied
-      rescue Exception => e # rubocop:disable Lint/RescueException -- it goes on, and tells how far this came
+      rescue Exception => e # rubocop:disable Lint/RescueException -- it is raised again, extended
         raise mark(e, PartialTee, :@bytes_written, hand_over.taken) # also when it was the source that failed
       end
     end

@@ -22,7 +22,7 @@ class IO
           @thread = Copying.thread { tell(over) }
         end
 
-        # When there is nothing left to tell of. What comes then is for another thread, since this one is about to end.
+        # When no block is left to call. Later ones are for another thread, since this one is about to end.
         def stop
           @over << nil
           @over = Thread::Queue.new
@@ -44,20 +44,20 @@ class IO
         end
       end
 
-      # How others wait for transfers that are under way.
+      # Waits for transfers that are under way.
       # @private
       module Waiting
-        # How soon a thread that waits notices that somebody has killed the one that it waits for, in seconds.
+        # The seconds after which a waiting thread notices that the thread it waits for was killed.
         LOOK = 1
 
-        # Waits until all are over, and told of. A block cannot wait for others that come after it.
+        # Waits until all have ended and their blocks were called. A block cannot wait for later blocks.
         def wait_until_over(timeout)
           wait_until(timeout, -> { @changed }) do
             @teller.current? ? @transfers.empty? : @untold.zero?
           end
         end
 
-        # Waits for a signal, until a block says that it is enough; false after the timeout.
+        # Waits for signals until the block returns true; false after the timeout.
         def wait_until(timeout, signal)
           at = timeout && (now + timeout)
           loop do
@@ -80,8 +80,8 @@ class IO
       # The Ruby threads that look after transfers.
       # @private
       module Threads
-        # How long the threads stay when nothing is under way, in seconds: beside a second thread each call that may
-        # block costs more, and to start one costs more than a short transfer.
+        # The seconds that the threads stay when nothing is under way. With a second thread, each call that may block
+        # costs more; but starting one costs more than a short transfer.
         LINGER = 5
 
         private
@@ -91,7 +91,7 @@ class IO
           @teller.run
         end
 
-        # If somebody has killed them. When there are no threads, whoever waits tries again.
+        # Restarts them if they were killed. If no thread can be had, those who wait try again.
         def rerun_threads
           run_threads
         rescue ThreadError
@@ -111,15 +111,15 @@ class IO
           end
         end
 
-        # Whoever takes something over next makes another thread.
+        # The next transfer that is taken over makes another thread.
         def retire(teller)
           @reporter = nil
           teller.stop if @untold.zero?
         end
       end
 
-      # The transfers of a background that are under way. One Ruby thread takes note of those that have ended, and
-      # the teller is told of them. In a forked child it begins anew.
+      # The transfers of a background that are under way. One Ruby thread collects those that have ended, and passes
+      # them to the teller. In a forked child it starts anew.
       # @private
       class UnderWay
         include Waiting
@@ -136,7 +136,7 @@ class IO
         def stats = synchronize { @engine.stats }
         def closed? = @closed
 
-        # Whether that is the engine of this process.
+        # Whether it is the engine of this process.
         def engine?(engine) = engine.equal?(@engine) && engine.of_this_process?
 
         def close(stop: false)
@@ -146,7 +146,7 @@ class IO
           end
         end
 
-        # Nothing is taken over, or all of it: an interrupt comes before or after.
+        # Takes over everything or nothing: an interrupt comes before or after.
         def take_over(transfer, ends, close, inputs)
           Thread.handle_interrupt(Object => :on_blocking) do
             engine, token = expect
@@ -196,7 +196,7 @@ class IO
           @changed.broadcast
         end
 
-        # What was expected has not been taken over, if there is an exception.
+        # Undoes the count of a transfer that was not taken over, because of an exception.
         def or_not
           handle = yield
         ensure
@@ -223,7 +223,7 @@ class IO
 
       module_function
 
-      # It does not have the mask for interrupts of the thread that makes it: the end of the process is one too.
+      # Does not inherit the interrupt mask of its creator: the end of the process is an interrupt too.
       def thread(&work)
         Thread.new { Thread.handle_interrupt(Object => :immediate, &work) }.tap do |thread|
           thread.name = "io_splice"
@@ -236,7 +236,7 @@ class IO
         resolve_tls(*ends)
       end
 
-      # It calls no methods: of TLS it takes what the kernel does.
+      # The background calls no methods: it takes only the directions of TLS that the kernel does.
       def check_for_background(src, *dsts)
         check_descriptor(src) unless kernel_reads?(src)
         dsts.each { |dst| check_descriptor(dst) unless kernel_writes?(dst) }
@@ -265,7 +265,7 @@ class IO
         [sides.all? { |input, output| input.equal?(output) } ? inputs : sides.flatten(1), inputs]
       end
 
-      # That of this Ractor.
+      # The background of this Ractor.
       def own_background
         ractor = Ractor.current
         background = ractor[:io_splice_background]
@@ -278,7 +278,7 @@ class IO
       def put_back(input, bytes)
         tls?(input) ? unread_tls(input, bytes) : unread(input, bytes)
       rescue StandardError
-        nil # it is a path, a number or closed
+        nil # the input is a path, a number or closed
       end
 
       # Closes what a transfer has taken over, and leaves the standard streams open.
@@ -290,16 +290,16 @@ class IO
 
           io.close
         rescue StandardError
-          next # the transfer goes on, whatever a close of its own raises
+          next # the transfer continues, whatever a custom close raises
         end
       end
 
-      # As Ruby reports what ends a thread.
+      # As Ruby reports an exception that ends a thread.
       def report(transfer, exception)
         Thread.main.raise(exception) if Thread.abort_on_exception || exception.is_a?(SystemExit)
         return if exception.is_a?(SystemExit)
 
-        $stderr.write("#{transfer.inspect}: its block has raised:\n#{exception.full_message(highlight: false)}")
+        $stderr.write("#{transfer.inspect}: its block raised:\n#{exception.full_message(highlight: false)}")
       end
     end
   end

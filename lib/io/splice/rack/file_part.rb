@@ -3,16 +3,16 @@
 class IO
   module Splice
     module Rack
-      # What of which file a response is: all of it, or the range that `Content-Range` names.
+      # The file of a response, and the part of it: all, or the range that `Content-Range` names.
       # @private
       class FilePart
         NO_BODY = [204, 205, 304].freeze
         CONTENT_RANGE = %r{\Abytes (\d+)-(\d+)/(\d+)\z}
-        # In front of a FIFO nobody waits, should it have taken the place of the file.
+        # Does not wait if a FIFO has taken the place of the file.
         MODE = ::File::RDONLY | ::File::NONBLOCK | ::File::NOCTTY
 
         class << self
-          # Opened: nil unless all that the response says is true of the file.
+          # The opened part; nil unless all headers of the response match the file.
           def of(status, fields, body, min_size)
             return if status < 200 || NO_BODY.include?(status) || fields.key?("transfer-encoding")
             return if (status == 206) != fields.key?("content-range")
@@ -21,7 +21,7 @@ class IO
             part if part.open(body, min_size)
           end
 
-          # Rack::Files answers to `to_path` for whole files only; what it makes of a range is known by its ranges.
+          # The body of Rack::Files answers `to_path` for whole files only; for a range it answers `ranges`.
           def file?(body)
             body.respond_to?(:to_path) || (body.respond_to?(:ranges) && body.respond_to?(:path))
           end
@@ -62,7 +62,7 @@ class IO
           body.path if @range && body.ranges == [@range[0]..@range[1]]
         end
 
-        # Whether there is such a part.
+        # Whether the file has that part.
         def measure(stat)
           first, last, size = @range || [0, stat.size - 1, stat.size]
           @offset = first
@@ -70,8 +70,8 @@ class IO
           stat.file? && size == stat.size && last < size && @length.positive?
         end
 
-        # What encodes a body takes its length away: a file that is encoded itself has one. A file that is the body
-        # shows what is behind its position, and the path may be another's by now.
+        # Middleware that encodes a body removes its length; a file that is stored encoded has one. If the body is
+        # itself an IO, it must be the file at that path, and its position the start of the part.
         def meant?(body)
           return @content_length == @length.to_s && shown_by?(body) if @content_length
 

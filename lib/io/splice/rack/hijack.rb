@@ -3,8 +3,8 @@
 class IO
   module Splice
     module Rack
-      # The body of a response that is served in the background. The server calls {#hand_over} when the headers are
-      # out. One that does not, or whose socket has no descriptor for the bytes, finds the app's body in it.
+      # The body of a response that is sent in the background. The server calls {#hand_over} when the headers are out.
+      # If it does not, or its socket has no descriptor for the bytes, this is the app's body.
       # @private
       class Hijack
         def initialize(part, body, options, on_end)
@@ -22,8 +22,8 @@ class IO
 
         def each(&block) = @body.each(&block)
 
-        # The app's body is closed in the server's thread and not when the transfer ends: what an app frees then may
-        # belong to the thread. The file is open.
+        # The app's body is closed in the server's thread, not when the transfer ends: what an app frees then may belong
+        # to the thread. The file stays open.
         def close
           return if @closed
 
@@ -34,7 +34,7 @@ class IO
 
         private
 
-        # Nothing is taken over by a call that raises: without a descriptor or a thread the server's thread does it.
+        # A call that raises has taken nothing over: without a descriptor or thread, the server's thread sends the file.
         def begin_transfer(socket)
           return unless socket.is_a?(::IO)
 
