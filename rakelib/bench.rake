@@ -9,11 +9,11 @@ namespace :bench do
   end
 end
 
-desc "See that all benches work"
+desc "Check that all benches work"
 task("bench:quick" => :compile) { BENCHES.each { |path| ruby path, "--quick" } }
 
-desc "Make BENCHMARKS.md and its charts from what was measured"
+desc "Make BENCHMARKS.md, its charts, and bench/results/*.md from the figures on record"
 task("bench:report") { ruby "bench/report.rb" }
 
-desc "Run all benches, and make BENCHMARKS.md (ten minutes)"
+desc "Run all benches, and make BENCHMARKS.md (a quarter of an hour)"
 task bench: [*BENCHES.pathmap("bench:%n"), "bench:report"]
