@@ -247,10 +247,9 @@ class TestCopyInterrupts < Minitest::Test
 
   def test_a_stuck_copy_never_leaves_its_bytes_to_the_next_one
     PAIRS.each do |from, to|
-      20.times do |number|
+      full_pairs(to, 20).each_with_index do |(out, target, filled), number|
+        filled += fill(target)
         stuck, writer = pair(from)
-        out, target = pair(to)
-        filled = fill_up(target)
         writer.write("foreign" * 1000)
         copy = until_taken(stuck, thread { IO::Splice.copy_stream(stuck, target) })
         copy.kill
@@ -281,10 +280,9 @@ class TestCopyInterrupts < Minitest::Test
 
   def test_a_copy_whose_reader_has_gone_leaves_nothing_to_the_next_one
     PAIRS.each do |from, to|
-      outcomes = Array.new(20) do
+      outcomes = full_pairs(to, 20).map do |out, target, _|
+        fill(target)
         source, writer = pair(from)
-        out, target = pair(to)
-        fill_up(target)
         writer.write("foreign" * 1000)
         writer.close
         copy = until_taken(source, thread { IO::Splice.copy_stream(source, target) })
@@ -518,6 +516,13 @@ class TestCopyInterrupts < Minitest::Test
     return assert("still there".start_with?(arrived), arrived) if reader.closed?
 
     assert_equal "still there", arrived + guarded { reader.read }
+  end
+
+  # Pairs, and how many bytes each has taken. All are filled at once, since it is a matter of waiting;
+  # one that is used a little later may take some more.
+  def full_pairs(kind, count)
+    pairs = Array.new(count) { pair(kind) }
+    pairs.map { |_, target| thread { fill_up(target) } }.zip(pairs).map { |filled, pair| [*pair, thread_value(filled)] }
   end
 
   def waiting_for_input(reader, target)
