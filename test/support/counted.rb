@@ -1,14 +1,14 @@
 # frozen_string_literal: true
 
 # Makes one copy of each kind for system_calls_test.rb. Only this thread is traced, so what the far ends do does not
-# count.
+# count. Behind the number of bytes may stand the names of the copies that are wanted.
 
 require "io/splice"
 require "socket"
 require "tempfile"
 require_relative "counting"
 
-BYTES = Integer(ARGV.fetch(0))
+BYTES = Integer(ARGV.shift)
 
 # In processes, so that they never need this one's lock. They stay until they are killed in the end, whatever happens:
 # Ruby answers the signal of a child that ends with calls of its own.
