@@ -373,7 +373,8 @@ class TestRackPuma < Minitest::Test
     assert_equal PAGE, curl("http://127.0.0.1:#{port}/page")
     assert_equal "20", curl("http://127.0.0.1:#{port}/begun")
     assert_operator threads_of(puma), :<=, threads + 5 # which Puma may have for itself
-    clients.each { |client| assert_equal SOME.hash, guarded { client.read }.hash }
+    reading = clients.map { |client| thread { client.read } }
+    reading.each { |body| assert_equal SOME.hash, thread_value(body).hash }
     until_descriptors(puma, idle)
   end
 
