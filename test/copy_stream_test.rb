@@ -829,8 +829,9 @@ class TestCopyStream < Minitest::Test
     trap("XFSZ", handler)
   end
 
+  # In a file system where a hole takes no pages, and so hardly any time.
   def sparse
-    Dir.mktmpdir do |dir|
+    Dir.mktmpdir(nil, *["/dev/shm"].select { |dir| File.writable?(dir) }) do |dir|
       File.open("#{dir}/file", "w+b") do |file|
         file.truncate(FOUR_GIB + 10)
         file.pos = FOUR_GIB - 5
