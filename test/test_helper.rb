@@ -28,8 +28,10 @@ module SpliceTest
     @to_close.each { |io| io.close unless io.closed? }
     return unless passed?
 
-    # What only the garbage collector knows of is not left open, but will be closed by it.
+    # What only the garbage collector knows of is not left open, but will be closed by it; and what a thread of a
+    # background has in its hands, by that thread, once its call has come back.
     GC.start if open_descriptors > @descriptors
+    500.times { open_descriptors > @descriptors ? sleep(0.01) : break }
     assert_operator open_descriptors, :<=, @descriptors, "descriptors were left open"
   end
 

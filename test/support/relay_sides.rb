@@ -115,15 +115,14 @@ module RelaySides
 
   # Yields what sleeps a tenth of the time in question. When the machine itself was in the way, it tells nothing.
   def undisturbed(limit)
-    last = nil
+    last = Process.clock_gettime(Process::CLOCK_MONOTONIC)
     longest = 0
-    tick = lambda do
+    look = lambda do
       now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
-      longest = [longest, now - (last || now)].max
+      longest = [longest, now - last].max
       last = now
-      sleep limit / 10
-      true
     end
+    tick = -> { look.call && sleep(limit / 10) && look.call }
     guarded(10) { yield tick }
   rescue Minitest::Assertion, Timeout::Error, SystemCallError, IOError
     raise if longest < limit / 2
