@@ -1,22 +1,30 @@
 # frozen_string_literal: true
 
-require "rake/testtask"
+require "open3"
+require "shellwords"
 
 namespace :test do
   desc "Test the core: what knows Linux and no Ruby"
   task :core do
-    sh "cargo", "test", "--quiet", "--package", "io_splice_core"
+    # All at once, since the Ruby tests run beside it.
+    output, status = Open3.capture2e(*%w[cargo test --quiet --package io_splice_core])
+    puts output
+    status.success? or raise "the tests of the core have failed"
   end
 
-  Rake::TestTask.new(ruby: :compile) do |test|
-    test.description = "Test the gem as its users see it"
-    test.libs = %w[lib test]
-    test.warning = true
-    # Warnings are errors, before the first file is parsed, and a test that hangs is named.
-    test.ruby_opts = ["-rsupport/strict", "-rsupport/watched"]
-    test.test_files = FileList["test/**/*_test.rb"]
+  desc "Test the gem as its users see it: `rake test:ruby TEST=test/tee_test.rb N=/empty/ SEED=1`"
+  task(ruby: :compile) do
+    options = Shellwords.split(ENV.fetch("TESTOPTS", ""))
+    options += ["--name", ENV["N"]] if ENV["N"]
+    ruby "test/side_by_side.rb", *FileList[ENV.fetch("TEST", "test/**/*_test.rb")], *options
   end
 end
 
-desc "Test both floors"
-task test: %w[test:core test:ruby]
+desc "Test both floors, side by side"
+task :test do
+  core = Thread.new { Rake::Task["test:core"].invoke }
+  core.report_on_exception = false
+  Rake::Task["test:ruby"].invoke
+ensure
+  core.join
+end

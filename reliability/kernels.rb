@@ -12,17 +12,6 @@ require "rbconfig"
 
 ROOT = File.expand_path("..", __dir__)
 
-# Tells of the tests that are skipped, in the process that runs them.
-TELL_SKIPS = <<~'RUBY'
-  Minitest::Test.prepend(Module.new do
-    def run
-      super.tap { |result| puts "\nskipped: #{self.class}##{name}: #{result.failure.message}" if result.skipped? }
-    end
-  end)
-  ARGV.each { |path| require path }
-  ARGV.clear
-RUBY
-
 # Shows what a command says as it comes; returns that and whether it has succeeded.
 def run(*command, chdir: ROOT)
   Open3.popen2e(*command, chdir:) do |input, output, process|
@@ -40,15 +29,12 @@ end
 
 $stdout.sync = true
 binaries, *wanted = ARGV.shift.split(",")
-tests = ARGV.map { |path| File.expand_path(path) }
 begin_at = Process.clock_gettime(Process::CLOCK_MONOTONIC)
 
 core = Dir["#{ROOT}/#{binaries}/*"].map { |path| run(path, "--quiet", *wanted, chdir: "#{ROOT}/ext/io_splice_core") }
 in_rust = core.map(&:first).join
-strict = %w[-w -Ilib -Itest -rsupport/strict -rsupport/watched -rtest_helper]
-in_ruby, ruby_passed = run(RbConfig.ruby, *strict, "-e", TELL_SKIPS, *tests)
+in_ruby, ruby_passed = run(RbConfig.ruby, "test/side_by_side.rb", *ARGV)
 minutes = ((Process.clock_gettime(Process::CLOCK_MONOTONIC) - begin_at) / 60).ceil
-puts in_ruby.lines.grep(/^skipped: /).uniq
 passed, failed, ignored = %w[passed failed ignored].map { |what| in_rust.scan(/(\d+) #{what}/).flatten.sum(&:to_i) }
 puts "| #{File.read("/proc/sys/kernel/osrelease").chomp} | #{passed} passed, #{failed} failed, #{ignored} ignored | " \
      "#{in_ruby[/^\d+ runs, .*$/] || "not finished"} | #{minutes} min |"
