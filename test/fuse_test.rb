@@ -168,7 +168,8 @@ class TestFuse < Minitest::Test
       end
     end
     calling.each { |thread| thread_value(thread) }
-    assert_operator longest, :<, SLOW / 2, "for so many seconds nobody else ran"
+    # As long as that if a call has kept it, and on a busy machine up to half of it anyway.
+    assert_operator longest, :<, SLOW * 0.9, "for so many seconds nobody else ran"
   end
 
   def to_a_pipe

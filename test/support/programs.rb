@@ -166,7 +166,7 @@ module ExamplePrograms
     [Integer(line[/:(\d+)(?=$|\?)/, 1]), program]
   end
 
-  def curl_command(*arguments) = ["curl", "--silent", "--show-error", "--max-time", "25", *arguments]
+  def curl_command(*arguments) = ["curl", "--silent", "--show-error", "--max-time", SpliceTest::GUARD.to_s, *arguments]
 
   # What it has got. With `fails`, one of these is its status.
   def curl(*arguments, fails: [0])
