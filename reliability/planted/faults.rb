@@ -140,7 +140,7 @@ module Planted
 
   fault "early-end", "the end is passed on before the last byte",
         file: "#{COPY}/relay.rs",
-        text: "if way.state == State::Ended {",
+        text: "if way.state == State::Ended && way.wait.side().is_none() {",
         replacement: "if way.state == State::Ended || way.wait.side() == Some(Side::Output) {",
         check: core("relay::the_end_is_passed_on_only")
 

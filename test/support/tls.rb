@@ -4,8 +4,8 @@ require "openssl"
 require_relative "self_signed"
 
 module SpliceTest
-  # Two ends of a TLS connection, over two sockets. `kernel` asks that the kernel encrypt for the server, if it can, or for
-  # the `:client`.
+  # Two ends of a TLS connection, over two sockets. `kernel` asks that the kernel encrypt for the server, if it can, or
+  # for the `:client`.
   def tls_pair(wire = unix_pair, version: nil, kernel: false)
     contexts = [OpenSSL::SSL::SSLContext.new, kernel == true ? kernel_context : server_context]
     contexts.first.max_version = version if version
