@@ -12,6 +12,8 @@ NATIVE_RUBIES = %w[3.1 3.2 3.3 3.4 4.0].freeze
 OWN_RUBY = RUBY_VERSION[/\A\d+\.\d+/]
 RUBIES_HERE = NATIVE_RUBIES & [OWN_RUBY, *RUBIES]
 AARCH64 = "aarch64-unknown-linux-gnu"
+# Those that are published; release.yml has them, too.
+PLATFORMS = %w[x86_64-linux aarch64-linux x86_64-linux-musl aarch64-linux-musl].freeze
 
 # The gem for one platform, with a binary for each of some Rubies.
 class NativeGem
@@ -30,6 +32,7 @@ class NativeGem
     GEMSPEC.dup.tap do |spec|
       spec.platform = @platform
       spec.required_ruby_version = [">= #{@rubies.first}", "< #{@rubies.last.succ}.dev"]
+      need_rubygems_that_knows_musl(spec)
       spec.extensions = []
       spec.dependencies.reject! { |dependency| dependency.name == "rb_sys" }
       spec.files = plain_files + @rubies.map { |ruby| binary(ruby) }
@@ -58,7 +61,7 @@ class NativeGem
     found = Gem::Package.new(file).spec
     (found.files & Dir["ext/**/*"]).empty? or abort "#{file}: sources are in it"
     found.files.grep(/\.so\z/).sort == @rubies.map { |ruby| binary(ruby) }.sort or abort "#{file}: binaries are missing"
-    %i[full_name required_ruby_version extensions dependencies].each do |name|
+    %i[full_name required_ruby_version required_rubygems_version extensions dependencies].each do |name|
       found.public_send(name) == spec.public_send(name) or abort "#{file}: its #{name} is #{found.public_send(name)}"
     end
     describe
@@ -141,6 +144,23 @@ def cross_compile(ruby, binary)
   cp "tmp/native/target/#{AARCH64}/release/libio_splice.so", binary, verbose: false
 end
 
+# What RubyGems picks here from an index of all gems; those are without files.
+def chosen_from_index
+  specs = [GEMSPEC.dup, *PLATFORMS.map { |platform| NativeGem.new(platform, NATIVE_RUBIES).spec }]
+  Dir.mktmpdir do |dir|
+    mkdir "#{dir}/gems", verbose: false
+    specs.each do |spec|
+      spec.files = spec.extensions = []
+      file = "#{dir}/gems/#{spec.full_name}.gem"
+      Gem::DefaultUserInteraction.use_ui(Gem::SilentUI.new) { Gem::Package.build(spec, true, false, file) }
+    end
+    sh("gem", "generate_index", "--directory", dir, out: File::NULL, verbose: false)
+    sh("gem", "install", "--no-document", "--install-dir", "#{dir}/home", "--clear-sources",
+       "--source", "file://#{dir}", "io_splice", out: File::NULL, verbose: false)
+    Dir.children("#{dir}/home/gems").first
+  end
+end
+
 desc "Build the precompiled gem for x86_64, with a binary for each Ruby that can be had here"
 task native: :compile do
   missing = NATIVE_RUBIES - RUBIES_HERE
@@ -158,6 +178,13 @@ namespace :native do
   task check: :native do
     gem = NativeGem.new("x86_64-linux", RUBIES_HERE)
     RUBIES_HERE.each { |ruby| gem.check(*in_tree(ruby), ruby == OWN_RUBY ? RbConfig.ruby : "ruby") }
+  end
+
+  desc "See that RubyGems picks the precompiled gem for this machine from an index of all of them"
+  task :choose do
+    chosen = chosen_from_index
+    chosen == "#{GEMSPEC.full_name}-#{Gem::Platform.local}" or abort "RubyGems #{Gem::VERSION} picks #{chosen}"
+    puts "RubyGems #{Gem::VERSION} picks #{chosen}"
   end
 
   desc "Cross-compile the precompiled gem for aarch64"
