@@ -1,5 +1,6 @@
 # frozen_string_literal: true
 
+require "stringio"
 require "test_helper"
 require "support/copy_ends"
 require "support/fuse"
@@ -114,7 +115,34 @@ class TestFuse < Minitest::Test
     lies(SIZE * 3) { |arrived, to| assert_bytes pattern(SIZE), arrived, to }
   end
 
+  # As a network has it, or a cache that is written back later, when the disk is full: only close(2) tells.
+  def test_what_a_file_system_says_only_at_the_close_is_raised
+    calls_that_close.each do |name, call|
+      Fuse.mount("full" => entry("", fails: { flush: Errno::ENOSPC })) do |fuse|
+        error = assert_raises(Errno::ENOSPC, name) { guarded { call.call(tempfile(pattern(SIZE)), fuse.path("full")) } }
+        assert_match(/close/, error.message, name)
+      end
+    end
+  end
+
+  def test_a_failed_close_does_not_hide_why_the_copy_has_failed
+    Fuse.mount("full" => entry("", fails: { flush: Errno::ENOSPC, write: Errno::EDQUOT }, direct: true)) do |fuse|
+      calls_that_close.each do |name, call|
+        assert_raises(Errno::EDQUOT, name) { guarded { call.call(tempfile(pattern(SIZE)), fuse.path("full")) } }
+      end
+    end
+  end
+
   private
+
+  def calls_that_close
+    background = ->(source, target) { IO::Splice.background.copy_stream(source, target).value }
+    { "copy_stream" => ->(source, path) { IO::Splice.copy_stream(source, path) },
+      "copy_stream of an object" => ->(source, path) { IO::Splice.copy_stream(StringIO.new(source.read), path) },
+      "tee_stream" => ->(source, path) { IO::Splice.tee_stream(source, path, File::NULL) },
+      "in the background" => background,
+      "in the background, an IO" => ->(source, path) { background.call(source, File.open(path, "r+b")) } }
+  end
 
   RATE = { rate: SIZE }.freeze
 

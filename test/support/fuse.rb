@@ -10,14 +10,15 @@ require "tmpdir"
 class Fuse
   # A file: what it holds, how much it claims to hold, and whether the page cache is passed by. `slow` says how many
   # seconds the next of these operations takes, once the file system is told to be slow: `getattr`, `open`, `read`,
-  # `write`, `flush`.
-  Entry = Struct.new(:content, :claims, :direct, :slow, :mode, keyword_init: true)
+  # `write`, `flush`. `fails` says which of them fail, and with what exception.
+  Entry = Struct.new(:content, :claims, :direct, :slow, :fails, :mode, keyword_init: true)
 
   HEADER = "LLQQLLLL"
   HEADER_SIZE = 40
   DIRECT_IO = 1
   MAX_WRITE = 128 << 10
   FATTR_SIZE = 8
+  SIZE_MAX = 1 << 30 # of what is in its memory
   OPERATIONS = { 1 => :lookup, 2 => :forget, 3 => :getattr, 4 => :setattr, 8 => :mknod, 10 => :unlink, 14 => :open,
                  15 => :read, 16 => :write, 18 => :release, 20 => :fsync, 25 => :flush, 26 => :init, 35 => :create,
                  36 => :interrupt, 42 => :batch_forget }.freeze
@@ -39,10 +40,12 @@ class Fuse
     end
   end
 
-  # With `jitter`, each operation takes a while at times, up to so many seconds.
-  def initialize(dir, files = {}, jitter: nil)
+  # With `jitter`, each operation takes a while at times, up to so many seconds. With `direct`, the files that are made
+  # there pass the page cache by.
+  def initialize(dir, files = {}, jitter: nil, direct: false)
     @dir = dir
     @jitter = jitter
+    @direct = direct
     @device = File.open("/dev/fuse", "r+b")
     options = "fd=3,rootmode=40000,user_id=0,group_id=0,allow_other"
     system("mount", "-i", "-t", "fuse", "-o", options, "io_splice", dir, 3 => @device, exception: true)
@@ -106,6 +109,8 @@ class Fuse
     entry = @nodes[node]
     sleep(rand * @jitter) if @jitter && rand(20).zero?
     sleep(entry.slow.delete(operation) || 0) if @slow && entry&.slow
+    raise entry.fails[operation] if entry&.fails&.key?(operation)
+
     [0, send(operation, node, entry, body)]
   rescue SystemCallError => e
     [e.errno, ""]
@@ -121,13 +126,13 @@ class Fuse
 
   def create(_node, _entry, body)
     mode, name = body.unpack("x4Lx8Z*")
-    node = add(name, Entry.new(content: "".b, mode:))
+    node = add(name, Entry.new(content: "".b, mode:, direct: @direct))
     found(node) + opened(@nodes[node])
   end
 
   def mknod(_node, _entry, body)
     mode, name = body.unpack("Lx12Z*")
-    found(add(name, Entry.new(content: "".b, mode:)))
+    found(add(name, Entry.new(content: "".b, mode:, direct: @direct)))
   end
 
   def unlink(_node, _entry, body)
@@ -151,6 +156,8 @@ class Fuse
 
   def setattr(node, entry, body)
     valid, _, _, size = body.unpack("L2Q2")
+    raise Errno::EFBIG if valid.anybits?(FATTR_SIZE) && size > SIZE_MAX
+
     entry.content = entry.content.ljust(size, "\0").byteslice(0, size) if valid.anybits?(FATTR_SIZE)
     getattr(node)
   end

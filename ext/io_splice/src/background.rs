@@ -350,6 +350,7 @@ fn exception(ruby: &Ruby, ended: &Ended) -> Option<Error> {
             tee_stream::failure(Some(output), errno, None)
         }
         Outcome::Failed(errno) => error::errno(errno, "background", None),
+        Outcome::NotClosed(errno) => error::errno(errno, "close", None),
         Outcome::CopyStream(_) | Outcome::Relay(_) | Outcome::TeeStream(_) | Outcome::Panicked => {
             error::runtime(ruby, "this is a bug in io_splice: a transfer has ended in an unknown way")
         }

@@ -94,6 +94,7 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     opened.define_method("fileno", method!(Opened::fileno, 0))?;
     opened.define_method("empty", method!(Opened::empty, 0))?;
     opened.define_method("close", method!(Opened::close, 0))?;
+    opened.define_method("finish", method!(Opened::finish, 0))?;
     let engine = copying.define_class("Engine", ruby.class_object())?;
     engine.undef_default_alloc_func();
     engine.define_singleton_method("new", function!(Engine::new, 1))?;

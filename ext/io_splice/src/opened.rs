@@ -74,7 +74,7 @@ impl Opened {
     ) -> Result<R, Error> {
         let opened = once(ruby, || Self::new(ruby, path, flags))?;
         let used = use_file(opened.as_value());
-        let closed = if used.is_ok() { opened.close() } else { gvl::ensure(|| opened.close()) };
+        let closed = if used.is_ok() { opened.finish() } else { gvl::ensure(|| opened.close()) };
         closed.and(used)
     }
 
@@ -132,18 +132,33 @@ impl Opened {
         self.handed_over.store(true, Ordering::Relaxed);
     }
 
+    /// `finish`: closes it after a copy that has succeeded. A file system that writes later may say only now that it could not.
+    pub fn finish(&self) -> Result<(), Error> {
+        match self.close_it() {
+            (Some(errno), Ok(())) => Err(error::errno(errno, "close", Some(&self.path()))),
+            (_, interrupted) => interrupted,
+        }
+    }
+
     /// `close`
     pub fn close(&self) -> Result<(), Error> {
+        self.close_it().1
+    }
+
+    /// Returns what close(2) says, and an interrupt.
+    fn close_it(&self) -> (Option<Errno>, Result<(), Error>) {
         let mut fd = self.fd().take();
         if self.handed_over.load(Ordering::Relaxed) {
             gvl::without(|| drop(fd.take()));
-            return Ok(());
+            return (None, Ok(()));
         }
+        let mut failed = None;
         let mut interrupted = Ok(());
         // A disk may take its time.
         while fd.is_some() {
-            interrupted = gvl::without_or_raise(|| drop(fd.take())).and(interrupted);
+            let mut close = || failed = fd.take().and_then(|fd| fd.close().err());
+            interrupted = gvl::without_or_raise(&mut close).and(interrupted);
         }
-        interrupted
+        (failed, interrupted)
     }
 }

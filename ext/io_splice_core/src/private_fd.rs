@@ -1,13 +1,13 @@
 #![expect(unsafe_code, reason = "descriptors by number, and pthread_atfork(3)")]
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::io::{Errno, fcntl_dupfd_cloexec, try_close};
 
 /// The numbers of all descriptors that the gem has for itself, so that a forked child can close its copies: a bit for
 /// each number. Each block is as large as all before it, is made when it is needed first, and stays.
@@ -84,18 +84,30 @@ impl PrivateFd {
     pub(crate) fn is_of_this_process(&self) -> bool {
         self.generation & !LENT == generation()
     }
-}
 
-impl Drop for PrivateFd {
-    fn drop(&mut self) {
+    /// Closes it as `drop` does, and returns what close(2) says: a file system that writes later may have no room only now.
+    pub fn close(mut self) -> rustix::io::Result<()> {
+        let closed = self.end();
+        std::mem::forget(self);
+        // It is closed all the same.
+        if closed == Err(Errno::INTR) { Ok(()) } else { closed }
+    }
+
+    fn end(&mut self) -> rustix::io::Result<()> {
         if self.generation & LENT != 0 || !self.is_of_this_process() {
-            return;
+            return Ok(());
         }
         let _no_fork = NoFork::begin();
         // First forgotten, then closed: no number may be known that somebody else gets.
         let (word, bit) = place(self.number);
         word.fetch_and(!bit, Relaxed);
-        close(self.number);
+        close(self.number)
+    }
+}
+
+impl Drop for PrivateFd {
+    fn drop(&mut self) {
+        let _ = self.end();
     }
 }
 
@@ -153,7 +165,7 @@ pub extern "C" fn close_after_fork() {
         for (word, first) in words.zip((first_of_block(index)..).step_by(BITS)) {
             let mut bits = word.swap(0, Relaxed);
             while bits != 0 {
-                close((first + bits.trailing_zeros() as usize) as RawFd);
+                let _ = close((first + bits.trailing_zeros() as usize) as RawFd);
                 bits &= bits - 1;
             }
         }
@@ -198,8 +210,8 @@ fn first_of_block(index: usize) -> usize {
     if index == 0 { 0 } else { FIRST_BLOCK << (index - 1) }
 }
 
-fn close(number: RawFd) {
+fn close(number: RawFd) -> rustix::io::Result<()> {
     // SAFETY: `PrivateFd::new` owned the number and made it known; the caller has just taken it out of there, so it is
     // closed once.
-    drop(unsafe { OwnedFd::from_raw_fd(number) });
+    unsafe { try_close(number) }
 }

@@ -51,7 +51,9 @@ class IO
 
         begin
           file = Opened.new(end_, mode)
-          yield file
+          result = yield file
+          file.finish
+          result
         ensure
           file&.close
         end

@@ -80,6 +80,8 @@ pub enum Outcome {
     TeeStream(TeeStreamPause),
     /// It could not be waited for the ends.
     Failed(Errno),
+    /// All is copied, and close(2) of a file says that not all of it is written.
+    NotClosed(Errno),
     /// There is a bug in this crate.
     Panicked,
 }

@@ -278,12 +278,15 @@ impl Transfer {
         });
         // One that is both ends of a side cannot be closed for one.
         if is_pipe && self.ends.len() == 4 {
-            self.close(output);
+            drop(self.take(output));
         }
     }
 
-    fn close(&mut self, end: usize) {
-        drop(self.take(end));
+    fn close(&mut self, end: usize) -> Result<()> {
+        match self.take(end).map(PrivateFd::close) {
+            Some(Err(errno)) if self.ends[end].is_file => Err(errno),
+            _ => Ok(()),
+        }
     }
 
     fn take(&mut self, end: usize) -> Option<PrivateFd> {
@@ -321,7 +324,11 @@ impl Transfer {
         }
         self.progress.set(self.work.bytes());
         let lingering = if is_done && !self.keep { self.linger() } else { Vec::new() };
-        (0..self.ends.len()).for_each(|end| self.close(end));
+        let closed = (0..self.ends.len()).map(|end| self.close(end)).fold(Ok(()), Result::and);
+        let outcome = match closed {
+            Err(errno) if is_done => Outcome::NotClosed(errno),
+            _ => outcome,
+        };
         let delivered = self.work.delivered();
         (Ended { token: self.progress.token, outcome, why, delivered, unread, stuck: false }, lingering)
     }
@@ -330,10 +337,9 @@ impl Transfer {
     /// for those with TLS.
     fn linger(&mut self) -> Vec<Lingering> {
         let Work::Relay(relay) = &self.work else {
-            return (1..self.ends.len())
-                .filter_map(|end| self.take(end))
-                .filter_map(Lingering::new)
-                .collect();
+            // A file is closed by `end`, which looks at what close(2) says.
+            let outputs: Vec<_> = (1..self.ends.len()).filter(|end| !self.ends[*end].is_file).collect();
+            return outputs.into_iter().filter_map(|end| self.take(end)).filter_map(Lingering::new).collect();
         };
         let ends = relay_ends(self.ends.len());
         let with_tls = Direction::BOTH.into_iter().filter(|direction| relay.is_to_tls(*direction));

@@ -45,6 +45,19 @@ fn it_is_another_number() {
 }
 
 #[test]
+fn it_can_be_closed_before_it_is_dropped_and_then_is_closed_once() {
+    let _alone = alone();
+    let had = reopened(file(b"hello")).unwrap();
+    let number = number(&had);
+    assert_eq!(had.close(), Ok(()));
+    assert!(!is_open(number));
+    // What has the number next is nobody's to close.
+    let next = fcntl_dupfd_cloexec(file(b"next"), number).unwrap();
+    close_after_fork();
+    assert_eq!((is_open(number), next.as_raw_fd()), (true, number));
+}
+
+#[test]
 fn it_is_closed_on_exec() {
     let _alone = alone();
     let pipe = pipe();
