@@ -50,6 +50,7 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     // SAFETY: nothing here is shared between Ractors but what the core keeps in atomics and behind a lock.
     unsafe { rb_sys::rb_ext_ractor_safe(true) };
 
+    io_splice_core::marks_what_was_opened(); // it is found out once, and not in the middle of a call
     io_splice_core::register_fork_handlers().map_err(|errno| error::errno(errno, "pthread_atfork", None))?;
 
     let io = ruby.class_io();

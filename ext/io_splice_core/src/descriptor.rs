@@ -1,6 +1,9 @@
 use std::os::fd::BorrowedFd;
+use std::sync::OnceLock;
 
-use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl, fstat, major, minor};
+use rustix::fs::{FileType, Mode, OFlags, Stat, fcntl_getfl, fstat, major, minor};
+
+use crate::PrivateFd;
 
 /// What a descriptor is, and how it is open.
 ///
@@ -15,7 +18,7 @@ pub(crate) struct Descriptor {
 impl Descriptor {
     /// One `fcntl` for all pipes and sockets that Ruby 3 makes; `fstat` costs twice as much again.
     ///
-    /// On 64 bits the kernel marks with O_LARGEFILE whatever came from open(2). What has no such mark came
+    /// On 64 bits Linux marks with O_LARGEFILE whatever came from open(2). What has no such mark came
     /// from pipe(2), socket(2), accept(2) and the like. Of those only pipes go one way.
     pub fn inspect(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
         Self::inspect_with_mode(fd, fcntl_getfl(fd)?)
@@ -23,10 +26,8 @@ impl Descriptor {
 
     /// As [`Descriptor::inspect`], when the mode is known.
     pub fn inspect_with_mode(fd: BorrowedFd<'_>, mode: OFlags) -> rustix::io::Result<Self> {
-        if !cfg!(target_pointer_width = "64")
-            || mode.contains(OFlags::LARGEFILE)
-            || !mode.contains(OFlags::NONBLOCK)
-        {
+        let is_telling = mode.contains(OFlags::NONBLOCK) && !mode.contains(OFlags::LARGEFILE);
+        if !is_telling || !marks_what_was_opened() {
             return Self::with_mode(fd, mode);
         }
         let kind = if mode & OFlags::ACCMODE == OFlags::RDWR { FileType::Socket } else { FileType::Fifo };
@@ -106,4 +107,15 @@ impl Descriptor {
     pub fn is_on_device_of(&self, other: &Self) -> bool {
         matches!((&self.stat, &other.stat), (Some(one), Some(other)) if one.st_dev == other.st_dev)
     }
+}
+
+/// Whether the kernel has such a mark for a program like this one. QEMU's user mode does not pass it on.
+pub fn marks_what_was_opened() -> bool {
+    static MARKS: OnceLock<bool> = OnceLock::new();
+    *MARKS.get_or_init(|| {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = PrivateFd::make(|| rustix::fs::open("/", flags, Mode::empty()).map(PrivateFd::new));
+        let mode = root.and_then(fcntl_getfl);
+        cfg!(target_pointer_width = "64") && mode.is_ok_and(|mode| mode.contains(OFlags::LARGEFILE))
+    })
 }
