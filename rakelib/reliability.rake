@@ -5,6 +5,7 @@ ATTACKS = {
   soak: "Random operations under signals, exceptions and forks: `rake soak[SECONDS]`",
   fuzz: "Any arguments in any place: `rake fuzz[SECONDS]`",
   inject: "Every system call of a copy fails, in turn, with every plausible error: `rake inject[--quick]`",
+  filesystems: "Copies between file systems, and their limits: `rake filesystems[ext4,xfs]` (root)",
   crowd: "A thousand relays at once in the background, most with a bad peer: `rake crowd[SECONDS]`",
   memory: "Millions of calls of each kind, and flat memory: `rake memory[CALLS]`",
   valgrind: "memcheck over the tests: `rake valgrind[test/tee_test.rb]`",

@@ -41,11 +41,12 @@ class Fuse
   end
 
   # With `jitter`, each operation takes a while at times, up to so many seconds. With `direct`, the files that are made
-  # there pass the page cache by.
-  def initialize(dir, files = {}, jitter: nil, direct: false)
+  # there pass the page cache by. `room` says how many bytes they may have in all.
+  def initialize(dir, files = {}, jitter: nil, direct: false, room: Float::INFINITY)
     @dir = dir
     @jitter = jitter
     @direct = direct
+    @room = room
     @device = File.open("/dev/fuse", "r+b")
     options = "fd=3,rootmode=40000,user_id=0,group_id=0,allow_other"
     system("mount", "-i", "-t", "fuse", "-o", options, "io_splice", dir, 3 => @device, exception: true)
@@ -172,7 +173,10 @@ class Fuse
 
   def write(_node, entry, body)
     _, offset, size = body.unpack("Q2L")
-    entry.content = entry.content.ljust(offset, "\0")
+    grows_by = [offset + size - entry.content.bytesize, 0].max
+    raise Errno::ENOSPC if @nodes.each_value.sum { |node| node.content.bytesize } + grows_by > @room
+
+    entry.content = entry.content.ljust(offset, "\0") if offset > entry.content.bytesize
     entry.content[offset, size] = body.byteslice(40, size)
     [size, 0].pack("L2")
   end
