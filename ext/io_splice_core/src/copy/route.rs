@@ -37,6 +37,7 @@ impl Route {
     /// - `EBADF`: copy_file_range, to an output in append mode.
     /// - `EXDEV`: copy_file_range, across file systems (before Linux 5.3, and again since 5.19).
     /// - `EOPNOTSUPP`, `ETXTBSY`, `EOVERFLOW`: copy_file_range and sendfile, on some files.
+    /// - `EIO`: copy_file_range, on CIFS of old kernels (golang/go#42334).
     /// - `ENOSYS`, `EPERM`, `EACCES`: seccomp in a container.
     ///
     /// Where such an error is meant, the next route reports it again; reading and writing comes last.
@@ -54,6 +55,7 @@ impl Route {
         ];
         match self {
             Self::ReadWrite => false,
+            Self::CopyFileRange if errno == Errno::IO => true,
             Self::CopyFileRange | Self::Sendfile | Self::Splice | Self::PipeToPipe | Self::ViaPipe => {
                 closed.contains(&errno)
             }

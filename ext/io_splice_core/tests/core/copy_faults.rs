@@ -302,7 +302,8 @@ impl World {
                 // Between two pipes it means that they are one, and then no other way is better.
                 let same_pipe = errno == Errno::INVAL && self.case.from.pipe() && self.case.to.pipe();
                 let has_others = !matches!(call, Call::Read | Call::Write);
-                if REFUSALS.contains(&errno) && has_others && !same_pipe {
+                let by_cifs = errno == Errno::IO && call == Call::CopyFileRange;
+                if (REFUSALS.contains(&errno) || by_cifs) && has_others && !same_pipe {
                     self.refused.push(call);
                 } else {
                     self.fail(errno);
