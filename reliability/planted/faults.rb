@@ -188,14 +188,14 @@ module Planted
 
   fault "left-open", "a descriptor of the gem's own is not closed",
         file: "ext/io_splice_core/src/private_fd.rs",
-        text: "close(self.number);",
-        replacement: "",
+        text: "close(self.number)",
+        replacement: "Ok(())",
         check: process("private_fd::it_is_closed_on_drop")
 
   fault "child-keeps", "a forked child keeps the descriptors of the gem",
         file: "ext/io_splice_core/src/private_fd.rs",
-        text: "drop(unsafe { OwnedFd::from_raw_fd(number) });",
-        replacement: "if generation() == 0 { drop(unsafe { OwnedFd::from_raw_fd(number) }) }",
+        text: "unsafe { try_close(number) }",
+        replacement: "if generation() == 0 { unsafe { try_close(number) } } else { Ok(()) }",
         check: process("private_fd::close_after_fork")
 
   fault "child-shares", "a forked child takes an idle pipe of its parent's",
@@ -279,6 +279,12 @@ module Planted
         text: "Copying.put_back(input, bytes) unless bytes.empty?",
         replacement: "[input, bytes]",
         check: "ruby -Ilib reliability/soak.rb 20 --seed 1"
+
+  fault "close-unheard", "what close(2) says of a file that was written is ignored",
+        file: "lib/io/splice/copying.rb",
+        text: "file.finish",
+        replacement: "file.close",
+        check: ruby("fuse", "only_at_the_close")
 
   # The attacks themselves
 
