@@ -196,8 +196,8 @@ module Filesystems
     def differs(arrived, bytes)
       return if arrived == bytes
 
-      at = arrived.each_byte.zip(bytes.each_byte).index { |one, other| one != other }
-      "#{arrived.bytesize} bytes arrived, not #{bytes.bytesize}, the first that is wrong is at #{at.inspect}"
+      at = arrived.each_byte.zip(bytes.each_byte).index { |one, other| one != other } || bytes.bytesize
+      "#{arrived.bytesize} bytes arrived, not #{bytes.bytesize}, and right are the first #{[at, arrived.bytesize].min}"
     end
   end
 end
