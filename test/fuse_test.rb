@@ -136,7 +136,12 @@ class TestFuse < Minitest::Test
   private
 
   def calls_that_close
-    background = ->(source, target) { IO::Splice.background.copy_stream(source, target).value }
+    background = lambda do |source, target|
+      mine = IO::Splice::Background.new
+      mine.copy_stream(source, target).value
+    ensure
+      mine.close
+    end
     { "copy_stream" => ->(source, path) { IO::Splice.copy_stream(source, path) },
       "copy_stream of an object" => ->(source, path) { IO::Splice.copy_stream(StringIO.new(source.read), path) },
       "tee_stream" => ->(source, path) { IO::Splice.tee_stream(source, path, File::NULL) },
