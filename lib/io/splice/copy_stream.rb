@@ -40,8 +40,8 @@ class IO
     # @yieldparam bytes_so_far [Integer] after each MiB or so, and at the end
     # @return [Integer] the bytes copied
     # @raise [EOFError] if the input ends before `len`, after what there was has been delivered
-    # @raise [Errno::EPIPE, Errno::ECONNRESET, Errno::ENOSPC, Errno::ENOENT] and others of the kernel, also when it closes
-    #   the file at a path: a network file system may report a full disk only then
+    # @raise [Errno::EPIPE, Errno::ECONNRESET, Errno::ENOSPC, Errno::ENOENT] and others of the kernel, also at the close
+    #   of the file at a path: a network file system may report a full disk only then
     # @raise [Errno::ESPIPE] if `src_offset` is given for a pipe or a socket
     # @raise [Errno::EMSGSIZE] if a message of a socket is longer than the remaining length; it is not taken
     # @raise [ArgumentError] if `len` or `src_offset` is negative, an object is given an offset, or `dst` is the path of
