@@ -4,6 +4,7 @@ use std::time::Instant;
 use rustix::io::Errno;
 
 use super::host::{Wait, wait};
+use super::report::Report;
 use super::{Advance, Host, Kernel, Linux, PORTION, Plan, Pump, Side, Timeouts, Waited};
 
 /// Why [`CopyStream::run`] returned. Unless it is `Done` or a failure, call `run` again to continue.
@@ -11,7 +12,7 @@ use super::{Advance, Host, Kernel, Linux, PORTION, Plan, Pump, Side, Timeouts, W
 pub enum Pause {
     /// All was copied, or the input has ended.
     Done,
-    /// A portion was copied, and the caller asked to be told.
+    /// Bytes were copied, and the caller asked to be told: after each portion, and ten times a second.
     Progress,
     /// The host is to wait for what it was asked for.
     Wait,
@@ -30,8 +31,8 @@ pub enum Pause {
 pub struct CopyStream<K: Kernel = Linux> {
     pump: Pump<K>,
     wait: Wait,
-    /// The count last reported; `None` if nobody asked.
-    reported: Option<u64>,
+    /// `None` if nobody asked.
+    report: Option<Report>,
 }
 
 impl Default for CopyStream {
@@ -54,7 +55,7 @@ impl<K: Kernel> CopyStream<K> {
     pub fn with_kernel(kernel: K, plan: Plan, len: Option<u64>, offset: Option<u64>) -> Self {
         let mut wait = Wait::default();
         wait.set_silence(plan.silence);
-        Self { pump: Pump::new(kernel, plan, len, offset), wait, reported: None }
+        Self { pump: Pump::new(kernel, plan, len, offset), wait, report: None }
     }
 
     /// Asks that the kernel never wait for a peer, not even on a descriptor in blocking mode.
@@ -95,7 +96,7 @@ impl<K: Kernel> CopyStream<K> {
 
     /// Asks to be told now and then how far the copy is.
     pub fn report(&mut self) {
-        self.reported = Some(0);
+        self.report = Some(Report::new());
         self.pump.set_max_per_call(PORTION as usize);
     }
 
@@ -193,7 +194,8 @@ impl<K: Kernel> CopyStream<K> {
         loop {
             if self.wait.side().is_some() {
                 let now = Instant::now();
-                let until = self.pump.before_wait(now);
+                let report_at = self.report.as_ref().and_then(|report| report.at(self.delivered()));
+                let until = [self.pump.before_wait(now), report_at].into_iter().flatten().min();
                 match wait(host, [(&mut self.wait, ends)], now, until) {
                     Waited::Ready => {}
                     Waited::Interrupted => return Pause::Interrupted,
@@ -201,6 +203,9 @@ impl<K: Kernel> CopyStream<K> {
                     Waited::TimedOut => {
                         if let Some(side) = self.wait.overdue(Instant::now()) {
                             return Pause::TimedOut(side);
+                        }
+                        if self.report_is_due() {
+                            return Pause::Progress;
                         }
                         continue;
                     }
@@ -234,11 +239,6 @@ impl<K: Kernel> CopyStream<K> {
 
     fn report_is_due(&mut self) -> bool {
         let delivered = self.delivered();
-        let Some(reported) = &mut self.reported else { return false };
-        let due = delivered - *reported >= PORTION;
-        if due {
-            *reported = delivered;
-        }
-        due
+        self.report.as_mut().is_some_and(|report| report.is_due(delivered, PORTION))
     }
 }

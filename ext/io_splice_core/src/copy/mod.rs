@@ -19,6 +19,7 @@ pub(crate) mod position;
 mod pump;
 mod rate;
 mod relay;
+mod report;
 mod route;
 mod tee_stream;
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use rustix::io::{Errno, Result};
 
 use super::host::{Wait, wait};
+use super::report::Report;
 use super::{Advance, Hints, Host, Kernel, Linux, Plan, Pump, Route, Timeouts, Waited};
 
 /// What outputs without a descriptor are handed at once: larger strings are slower, since each is new memory.
@@ -14,7 +15,7 @@ const HAND_OVER_SIZE: usize = 64 << 10;
 pub enum TeeStreamPause {
     /// All was copied, or the input has ended.
     Done,
-    /// A portion has reached every output.
+    /// A portion has reached every output, or a tenth of a second is over in which bytes have reached one.
     Progress,
     /// This output has to be handed its bytes: see [`TeeStream::bytes_for`].
     HandOver(usize),
@@ -44,8 +45,8 @@ pub struct TeeStream<K: Kernel = Linux> {
     source_wait: Wait,
     targets: Vec<Target<K>>,
     failed: Option<(usize, Option<Errno>)>,
-    /// The count last reported; `None` if nobody asked.
-    reported: Option<u64>,
+    /// `None` if nobody asked.
+    report: Option<Report>,
 }
 
 #[derive(Debug)]
@@ -103,7 +104,7 @@ impl<K: Kernel> TeeStream<K> {
             source_wait,
             targets: targets.into_iter().map(target).collect(),
             failed: None,
-            reported: None,
+            report: None,
         }
     }
 
@@ -118,9 +119,9 @@ impl<K: Kernel> TeeStream<K> {
         self.source.set_more_ahead(more);
     }
 
-    /// Asks to be told after each portion how far the copy is.
+    /// Asks to be told after each portion how far the copy is, and ten times a second while a portion moves slowly.
     pub fn report(&mut self) {
-        self.reported = Some(0);
+        self.report = Some(Report::new());
     }
 
     /// Asks that the kernel never wait for a peer, not even on an input in blocking mode.
@@ -198,6 +199,8 @@ impl<K: Kernel> TeeStream<K> {
                 if let Some(pause) = self.between_portions(host).or_else(|| self.next_portion(input)) {
                     return pause;
                 }
+            } else if self.report_is_due(u64::MAX) {
+                return TeeStreamPause::Progress;
             }
             if self.can_advance(served) {
                 continue;
@@ -250,12 +253,15 @@ impl<K: Kernel> TeeStream<K> {
         if let Some((output, errno)) = self.failed {
             return Some(TeeStreamPause::OutputFailed(output, errno));
         }
-        let copied = self.copied();
-        if self.reported.is_some_and(|reported| reported < copied) {
-            self.reported = Some(copied);
+        if self.report_is_due(1) {
             return Some(TeeStreamPause::Progress);
         }
         host.interrupted().then_some(TeeStreamPause::Interrupted)
+    }
+
+    fn report_is_due(&mut self, portion: u64) -> bool {
+        let copied = self.copied();
+        self.report.as_mut().is_some_and(|report| report.is_due(copied, portion))
     }
 
     /// Takes the next portion, if there is one already, and gives each output its own.
@@ -291,9 +297,10 @@ impl<K: Kernel> TeeStream<K> {
         host: &mut impl Host,
     ) -> Waited {
         let now = Instant::now();
+        let report_at = self.report.as_ref().and_then(|report| report.at(self.copied()));
         let pumps =
             std::iter::once(&mut self.source).chain(self.targets.iter_mut().map(|target| &mut target.pump));
-        let until = pumps.filter_map(|pump| pump.before_wait(now)).min();
+        let until = pumps.filter_map(|pump| pump.before_wait(now)).chain(report_at).min();
         let source = input.map(|input| (&mut self.source_wait, [input; 2]));
         let serving =
             self.targets.iter_mut().zip(outputs).filter(|(target, _)| target.state == State::Serving);
