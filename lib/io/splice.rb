@@ -117,6 +117,21 @@ class IO
     #   # @see https://man7.org/linux/man-pages/man2/F_GETPIPE_SZ.2const.html
     #   F_SETPIPE_SZ = 1031
 
+    # In Ruby, so that the calls tell their parameters: in irb, and to `Method#parameters`.
+    {
+      splice: "io_in, off_in, io_out, off_out, len, flags",
+      trysplice: "io_in, off_in, io_out, off_out, len, flags",
+      tee: "io_in, io_out, len, flags",
+      trytee: "io_in, io_out, len, flags",
+      vmsplice: "io, data, flags",
+    }.each do |name, parameters|
+      call = "def #{name}(#{parameters} = 0) = SystemCalls.#{name}(#{parameters})"
+      # rubocop:disable Style/DocumentDynamicEvalDefinition -- the line above shows it
+      module_eval("module_function #{call}; class << IO; #{call}; end", __FILE__, __LINE__)
+      # rubocop:enable Style/DocumentDynamicEvalDefinition
+    end
+    private_constant :SystemCalls
+
     # @!method self.splice(io_in, off_in, io_out, off_out, len, flags = 0)
     #   Moves bytes between a pipe and something else, or between two pipes.
     #

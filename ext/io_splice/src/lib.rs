@@ -56,21 +56,14 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     let io = ruby.class_io();
     let splice = io.define_module("Splice")?;
 
-    macro_rules! both_homes {
-        ($($name:literal => $function:path),+ $(,)?) => {$(
-            splice.define_module_function($name, function!($function, -1))?;
-            io.define_singleton_method($name, function!($function, -1))?;
-        )+};
-    }
-    both_homes! {
-        "splice" => transfer::splice,
-        "trysplice" => transfer::trysplice,
-        "tee" => transfer::tee,
-        "trytee" => transfer::trytee,
-        "vmsplice" => vmsplice::vmsplice,
-    }
-    // A private constant of the Ruby layer, so that none of this is for users to call.
+    // Private constants of the Ruby layer, so that none of this is for users to call.
     let copying = splice.define_module("Copying")?;
+    let calls = splice.define_module("SystemCalls")?;
+    calls.define_singleton_method("splice", function!(transfer::splice, -1))?;
+    calls.define_singleton_method("trysplice", function!(transfer::trysplice, -1))?;
+    calls.define_singleton_method("tee", function!(transfer::tee, -1))?;
+    calls.define_singleton_method("trytee", function!(transfer::trytee, -1))?;
+    calls.define_singleton_method("vmsplice", function!(vmsplice::vmsplice, -1))?;
     copying.define_singleton_method("copy", function!(copy::copy_stream, -1))?;
     copying.define_singleton_method("copy_by_methods", function!(copy::copy_by_methods, -1))?;
     copying.define_singleton_method("copy_between", function!(copy::copy_between, -1))?;
