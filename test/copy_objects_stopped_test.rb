@@ -28,8 +28,7 @@ class TestCopyObjectsStopped < Minitest::Test
         taken = target.taken
         assert_operator taken.bytesize, :>=, before
         assert_bytes pattern(SIZE), taken + rest.call, kind
-        assert_equal [[taken.bytesize], [IOError, Errno::EIO].include?(error) ? target : nil],
-                     [raised.bytes_written, raised.target]
+        assert_came(taken.bytesize, raised)
       end
     end
   end
@@ -67,7 +66,7 @@ class TestCopyObjectsStopped < Minitest::Test
           assert_equal 3000, copy_stream(Reader.new(pattern(SIZE), 1000, &make), target)
         else
           raised = assert_raises(error) { copy_stream(Reader.new(pattern(SIZE), 1000, &make), target) }
-          assert_equal [[3000], nil], [raised.bytes_written, raised.target]
+          assert_came(3000, raised)
         end
         assert_bytes pattern(3000), collect.call
       end
@@ -80,7 +79,7 @@ class TestCopyObjectsStopped < Minitest::Test
       far.close
       source = kind.new(pattern(SIZE))
       error = assert_raises(Errno::EPIPE) { copy_stream(source, target) }
-      assert_equal [[0], target], [error.bytes_written, error.target]
+      assert_came(0, error)
       assert_bytes pattern(SIZE), rest(source)
     end
   end
@@ -95,13 +94,13 @@ class TestCopyObjectsStopped < Minitest::Test
     target.close
     arrived = reader.read.b
     assert_bytes pattern(arrived.bytesize), arrived
-    assert_equal [arrived.bytesize], error.bytes_written
+    assert_came(arrived.bytesize, error)
   end
 
   def test_a_frozen_exception_is_not_marked
     target = Writer.new { |_| raise Stop.new("frozen").freeze }
     error = assert_raises(Stop) { copy_stream(StringIO.new("abc"), target) }
-    refute_kind_of IO::Splice::PartialTee, error
+    refute_kind_of IO::Splice::PartialWrite, error
   end
 
   def test_a_target_that_is_closed_meanwhile
@@ -160,7 +159,7 @@ class TestCopyObjectsStopped < Minitest::Test
     file.pos = 7
     target = Writer.new { |bytes| target.kept.size > 1 ? raise(Stop) : bytes.bytesize / 2 }
     error = assert_raises(Stop) { copy_stream(file, target, nil, 1000) }
-    assert_bytes pattern(SIZE).byteslice(1000, error.bytes_written.first), target.taken
+    assert_bytes pattern(SIZE).byteslice(1000, error.bytes_written), target.taken
     assert_equal 7, file.pos
     assert_raises(Errno::ESPIPE) { copy_stream(pipe.first, StringIO.new, 1, 1) }
     error = assert_raises(ArgumentError) { copy_stream(StringIO.new("abc"), StringIO.new, 1, 1) }
@@ -332,6 +331,12 @@ class TestCopyObjectsStopped < Minitest::Test
   end
 
   private
+
+  # How far the copy came. One that has moved nothing does not say so.
+  def assert_came(bytes, error)
+    assert_equal bytes.positive?, error.is_a?(IO::Splice::PartialWrite)
+    assert_equal bytes, error.bytes_written if bytes.positive?
+  end
 
   def stop_at_any_moment(source, target, stop)
     copying = thread { IO::Splice.copy_stream(source, target) }

@@ -226,7 +226,7 @@ module Planted
 
   fault "uncounted", "an error does not say how much was written",
         file: "ext/io_splice/src/error.rs",
-        text: 'mark(ruby, error, &PARTIAL_WRITE, "@bytes_written", moved)',
+        text: 'mark(ruby, error, Some(&PARTIAL_WRITE), "@bytes_written", moved)',
         replacement: "error",
         check: ruby("partial_write", "the_rest_can_be_put_in_later")
 

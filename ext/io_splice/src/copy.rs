@@ -154,7 +154,11 @@ pub fn copy(
     }
     keep_alive(&input);
     keep_alive(&output);
-    ended.map(|()| copy.delivered())
+    let delivered = copy.delivered();
+    ended.map(|()| delivered).map_err(|error| match as_rubys {
+        true => error,
+        false => error::partial_write(ruby, error, delivered),
+    })
 }
 
 /// `check_copy(len, src_offset)`: raises what `copy_between` would raise because of them.
@@ -256,10 +260,10 @@ pub fn empty_opened(ruby: &Ruby, call: &str, input: Option<&End>, targets: &[Val
         let Some(input) = input else { continue };
         let fd = target.borrow();
         if inspect_without_gvl(call, &[*input], |fds| io_splice_core::is_same_regular_file(fds[0], fd))? {
-            return Err(error::same_file(ruby, call, &target.path()));
+            return Err(error::same_file(ruby, call, target.path(ruby)?));
         }
     }
-    full.iter().try_for_each(|target| target.empty())
+    full.iter().try_for_each(|target| Opened::empty(ruby, target))
 }
 
 /// `IO#timeout` of two ends.

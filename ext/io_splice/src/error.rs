@@ -1,14 +1,15 @@
 use std::ffi::{CStr, CString};
 use std::fmt::Display;
 
-use io_splice_core::Errno;
-use magnus::rb_sys::{FromRawValue, protect};
+use io_splice_core::{Errno, Side};
+use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::value::Lazy;
 use magnus::value::ReprValue;
 use magnus::{
-    Class, Error, Exception, ExceptionClass, IntoValue, Module, Object, RClass, RModule, RObject, Ruby,
-    TryConvert, Value,
+    Class, Error, Exception, ExceptionClass, IntoValue, Module, Object, RClass, RModule, RObject, RString,
+    Ruby, TryConvert, Value,
 };
+use rb_sys::VALUE;
 
 /// Makes the exception here and now. Left to magnus, it is made where an interrupt (and making an object
 /// lets one in) is a panic. Here the interrupt takes the exception's place.
@@ -32,10 +33,7 @@ pub fn errno(errno: Errno, call: &str, detail: Option<&str>) -> Error {
     };
     let message = CString::new(message).unwrap_or_default();
     // SAFETY: the message ends in NUL; what is raised is the error.
-    let exception = protect(|| unsafe { rb_sys::rb_syserr_new(errno.raw_os_error(), message.as_ptr()) })
-        // SAFETY: it is what Ruby has just returned.
-        .and_then(|exception| Exception::try_convert(unsafe { Value::from_raw(exception) }));
-    exception.map_or_else(|interrupt| interrupt, Error::from)
+    made(protect(|| unsafe { rb_sys::rb_syserr_new(errno.raw_os_error(), message.as_ptr()) }))
 }
 
 /// The same, with the part of a call that has failed, and why.
@@ -44,6 +42,44 @@ pub fn errno_of(errno: Errno, call: &str, part: &str, why: Option<&str>) -> Erro
         Some(why) => self::errno(errno, call, Some(&format!("{part}: {why}"))),
         None => self::errno(errno, call, Some(part)),
     }
+}
+
+fn made(exception: Result<VALUE, Error>) -> Error {
+    // SAFETY: it is what Ruby has just returned.
+    let exception =
+        exception.and_then(|exception| Exception::try_convert(unsafe { Value::from_raw(exception) }));
+    exception.map_or_else(|interrupt| interrupt, Error::from)
+}
+
+/// The `Errno::*` for a kernel error about the file at a path, the message in the encoding of the path.
+pub fn errno_at(ruby: &Ruby, errno: Errno, call: &str, path: RString) -> Error {
+    let number = errno.raw_os_error();
+    // SAFETY: what is raised is the error.
+    let exception =
+        |message: RString| protect(|| unsafe { rb_sys::rb_syserr_new_str(number, message.as_raw()) });
+    made(text_with(ruby, &format!("{call}: "), path, "").and_then(exception))
+}
+
+/// Words around a path, in the encoding of the path.
+fn text_with(ruby: &Ruby, before: &str, path: RString, after: &str) -> Result<RString, Error> {
+    let text = ruby.str_new(before);
+    text.buf_append(path)?;
+    text.cat(after);
+    Ok(text)
+}
+
+/// What a call raises that must not wait, where this end is not ready: `IO::EAGAINWaitReadable` or `…Writable`.
+pub fn would_block(call: &str, side: Side) -> Error {
+    let message = CString::new(call).unwrap_or_default();
+    let waiting = match side {
+        Side::Input => rb_sys::rb_io_wait_readwrite::RB_IO_WAIT_READABLE,
+        Side::Output => rb_sys::rb_io_wait_readwrite::RB_IO_WAIT_WRITABLE,
+    };
+    let raised = protect(|| {
+        // SAFETY: it raises, and the message ends in NUL.
+        unsafe { rb_sys::rb_readwrite_syserr_fail(waiting, Errno::AGAIN.raw_os_error(), message.as_ptr()) }
+    });
+    made(raised)
 }
 
 /// That of a file that cannot be opened, in Ruby's own words.
@@ -78,7 +114,7 @@ pub fn argument(ruby: &Ruby, message: impl Display) -> Error {
 }
 
 /// The `ArgumentError` for a file that would be emptied before it is read.
-pub fn same_file(ruby: &Ruby, call: &str, path: &str) -> Error {
+pub fn same_file(ruby: &Ruby, call: &str, path: RString) -> Error {
     let copying =
         ruby.class_io().const_get::<_, RModule>("Splice").and_then(|splice| splice.const_get("Copying"));
     match copying.and_then(|copying: RModule| copying.const_get::<_, ExceptionClass>("SameFile")) {
@@ -164,33 +200,45 @@ fn module(ruby: &Ruby, name: &str) -> RModule {
 }
 
 /// Adds to an exception how many bytes had moved before it, if any had.
-pub fn partial_write(ruby: &Ruby, error: Error, moved: usize) -> Error {
+pub fn partial_write(ruby: &Ruby, error: Error, moved: u64) -> Error {
     if moved == 0 {
         return error;
     }
-    mark(ruby, error, &PARTIAL_WRITE, "@bytes_written", moved)
+    mark(ruby, error, Some(&PARTIAL_WRITE), "@bytes_written", moved)
+}
+
+/// Adds to an exception of a copy to an object that it is the target's.
+pub fn of_target(ruby: &Ruby, error: Error, target: Value) -> Error {
+    mark(ruby, error, None, "@target", target)
 }
 
 /// Adds to an exception how many bytes a relay had moved before it, in each direction.
 pub fn relayed(ruby: &Ruby, error: Error, bytes: [u64; 2]) -> Error {
     let bytes = ruby.ary_new_from_values(&bytes.map(|bytes| bytes.into_value_with(ruby)));
-    mark(ruby, error, &RELAYED, "@bytes_relayed", bytes)
+    mark(ruby, error, Some(&RELAYED), "@bytes_relayed", bytes)
 }
 
 /// Adds to an exception how many bytes each output had got before it, and which of them it was.
 pub fn partial_tee(ruby: &Ruby, error: Error, failed: impl IntoValue, bytes: &[u64]) -> Error {
     let bytes = ruby.ary_from_iter(bytes.iter().copied());
-    let error = mark(ruby, error, &PARTIAL_TEE, "@bytes_written", bytes);
-    mark(ruby, error, &PARTIAL_TEE, "@target", failed)
+    let error = mark(ruby, error, Some(&PARTIAL_TEE), "@bytes_written", bytes);
+    mark(ruby, error, None, "@target", failed)
 }
 
 /// What is no exception, a `throw` or `Thread#kill`, cannot be marked, nor can one that is frozen.
-fn mark(ruby: &Ruby, error: Error, with: &'static Lazy<RModule>, name: &str, value: impl IntoValue) -> Error {
+fn mark(
+    ruby: &Ruby,
+    error: Error,
+    with: Option<&'static Lazy<RModule>>,
+    name: &str,
+    value: impl IntoValue,
+) -> Error {
     // For one that is frozen Ruby would make another, whose message asks it for its `inspect`.
     let exception = error.value().filter(|exception| !exception.is_frozen()).and_then(Exception::from_value);
     if let Some(exception) = exception.and_then(|exception| RObject::from_value(exception.as_value())) {
         // No Ruby code runs here, so no interrupt can come either.
-        let _ = exception.extend_object(ruby.get_inner(with)).and_then(|()| exception.ivar_set(name, value));
+        let extended = with.map_or(Ok(()), |with| exception.extend_object(ruby.get_inner(with)));
+        let _ = extended.and_then(|()| exception.ivar_set(name, value));
     }
     error
 }

@@ -1,10 +1,10 @@
-use std::borrow::Cow;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use io_splice_core::{Errno, PrivateFd};
+use magnus::encoding::{EncodingCapable, Index};
 use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::typed_data::Obj;
 use magnus::value::ReprValue;
@@ -21,6 +21,7 @@ use crate::{error, gvl};
 pub struct Opened {
     fd: Mutex<Option<PrivateFd>>,
     path: CString,
+    encoding: Index,
     emptied: AtomicBool,
     /// What is under way has a descriptor of its own.
     handed_over: AtomicBool,
@@ -42,6 +43,7 @@ impl Opened {
         let opened = ruby.obj_wrap(Self {
             fd,
             path: name.clone(),
+            encoding: path.enc_get(),
             emptied: AtomicBool::new(io_splice_core::empties(flags)),
             handed_over: AtomicBool::new(false),
         });
@@ -89,19 +91,19 @@ impl Opened {
     }
 
     /// `empty`: a file that was there before loses its content, once. A copy does that when nothing else can be wrong.
-    pub fn empty(&self) -> Result<(), Error> {
-        if !self.is_emptied() {
+    pub fn empty(ruby: &Ruby, opened: &Self) -> Result<(), Error> {
+        if !opened.is_emptied() {
             // A file system may take its time. Interrupts are raised before it, or it goes on.
             loop {
-                match gvl::without(|| io_splice_core::empty(self.borrow())) {
+                match gvl::without(|| io_splice_core::empty(opened.borrow())) {
                     Some(Ok(())) => break,
                     None | Some(Err(Errno::INTR)) => gvl::check_interrupts()?,
                     Some(Err(errno)) => {
-                        return Err(error::errno(errno, "ftruncate", Some(&self.path())));
+                        return Err(error::errno_at(ruby, errno, "ftruncate", opened.path(ruby)?));
                     }
                 }
             }
-            self.emptied.store(true, Ordering::Relaxed);
+            opened.emptied.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -112,8 +114,10 @@ impl Opened {
     }
 
     /// Its path.
-    pub fn path(&self) -> Cow<'_, str> {
-        self.path.to_string_lossy()
+    pub fn path(&self, ruby: &Ruby) -> Result<RString, Error> {
+        let path = ruby.str_from_slice(self.path.as_bytes());
+        path.enc_associate(self.encoding)?;
+        Ok(path)
     }
 
     /// The descriptor.

@@ -158,7 +158,7 @@ struct Transfer {
 /// An attempt, and what it takes system calls to know after it.
 struct Outcome {
     attempt: Attempt,
-    /// The ends that are ready, where it is to be waited for the others.
+    /// The ends that are ready, where the others are to be waited for or named.
     ready: Option<Readiness>,
     /// The reason that an errno hides.
     why: Option<&'static str>,
@@ -172,7 +172,7 @@ impl Transfer {
         let result = self.moves.release(self.input).and(result);
         keep_alive(&self.input);
         keep_alive(&self.output);
-        result.map_err(|error| error::partial_write(ruby, error, moved))
+        result.map_err(|error| error::partial_write(ruby, error, moved as u64))
     }
 
     fn run_on(&mut self, ruby: &Ruby, moved: &mut usize) -> Result<Value, Error> {
@@ -184,7 +184,7 @@ impl Transfer {
                 if *moved > 0 {
                     break;
                 }
-                return self.would_block(ruby);
+                return self.would_block(ruby, Side::Output);
             };
             let (outcome, interrupted) = self.attempt(ruby, [fd_in, fd_out], self.len - *moved);
             let Some(Outcome { attempt, ready, why }) = outcome else {
@@ -206,7 +206,11 @@ impl Transfer {
                 Ok(Step::Ended) if *moved > 0 => break,
                 Ok(Step::Ended) => return self.ended(ruby),
                 Ok(Step::WouldBlock) if !self.waits() && *moved > 0 => break,
-                Ok(Step::WouldBlock) if !self.waits() => return self.would_block(ruby),
+                Ok(Step::WouldBlock) if !self.waits() => {
+                    let side =
+                        if ready.is_some_and(|ready| ready.input) { Side::Output } else { Side::Input };
+                    return self.would_block(ruby, side);
+                }
                 Ok(Step::WouldBlock) => {
                     waiter.wait(ruby, self.moves.call().name(), ready, input, output)?;
                 }
@@ -250,7 +254,7 @@ impl Transfer {
         let attempt = ends.and_then(|ends| self.moves.attempt(ends, fds, len, self.flags));
         let (mut ready_ends, mut why) = (None, None);
         match attempt {
-            Ok(Step::WouldBlock) if self.waits() => ready_ends = ready(fds[0], fds[1]).ok(),
+            Ok(Step::WouldBlock) if self.manner == Manner::Raise => ready_ends = ready(fds[0], fds[1]).ok(),
             Err(errno) if errno != Errno::INTR => {
                 why = refusal(self.moves.call(), Some(fds[0]), fds[1], errno);
             }
@@ -270,9 +274,9 @@ impl Transfer {
         }
     }
 
-    fn would_block(&self, ruby: &Ruby) -> Result<Value, Error> {
+    fn would_block(&self, ruby: &Ruby, side: Side) -> Result<Value, Error> {
         match self.manner {
-            Manner::Raise => Err(error::errno(Errno::AGAIN, self.moves.call().name(), None)),
+            Manner::Raise => Err(error::would_block(self.moves.call().name(), side)),
             Manner::Try => Ok(ruby.get_inner(&EAGAIN).into_value_with(ruby)),
         }
     }

@@ -24,7 +24,7 @@ pub fn vmsplice(ruby: &Ruby, args: &[Value]) -> Result<Value, Error> {
     keep_alive(&end);
     match result {
         Ok(()) => Ok(payload.written().into_value_with(ruby)),
-        Err(error) => Err(error::partial_write(ruby, error, payload.written())),
+        Err(error) => Err(error::partial_write(ruby, error, payload.written() as u64)),
     }
 }
 
@@ -95,7 +95,7 @@ fn attempt(
 /// What is in the pipe counts, if anything is.
 fn would_block(payload: &Payload) -> Result<(), Error> {
     match payload.written() {
-        0 => Err(error::errno(Errno::AGAIN, NAME, None)),
+        0 => Err(error::would_block(NAME, Side::Output)),
         _ => Ok(()),
     }
 }

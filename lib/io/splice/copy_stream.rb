@@ -52,7 +52,7 @@ class IO
     # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
     def self.copy_stream(src, dst, len = nil, src_offset = nil, &)
       copied = Copying.copy(src, dst, len, src_offset, &)
-      raise EOFError, "end of file reached after #{copied} of #{len} bytes" if len && copied < len
+      raise Copying.ended_early(copied, len) if len && copied < len
 
       copied
     end
@@ -69,11 +69,15 @@ class IO
     # @param src_offset [Integer, nil] the byte of the file to begin with; nil: begin at its position
     # @return [Integer] `len`
     # @raise [EOFError] if the input ends first, after what there was has been moved
+    # @raise [PartialWrite] is in every exception that comes when something has moved already
+    # @raise [ArgumentError] if there is a block
     # @raise [SystemCallError, IOError, ArgumentError, RangeError, TypeError] as {splice}
     # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
     def self.full(src, dst, len, src_offset = nil)
+      raise ArgumentError, "full takes no block: copy_stream does" if block_given?
+
       moved = Copying.splice_reserved(src, src_offset, dst, nil, len, WAITALL)
-      raise EOFError, "end of file reached after #{moved} of #{len} bytes" if moved < len
+      raise Copying.ended_early(moved, len) if moved < len
 
       moved
     end
@@ -90,9 +94,12 @@ class IO
     #
     # @param (see .full)
     # @return [Integer, nil] the bytes moved; nil at the end of the input
+    # @raise [ArgumentError] if there is a block
     # @raise [SystemCallError, IOError, ArgumentError, RangeError, TypeError] as {splice}
     # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
     def self.partial(src, dst, len, src_offset = nil)
+      raise ArgumentError, "partial takes no block: copy_stream does" if block_given?
+
       Copying.splice_reserved(src, src_offset, dst, nil, len)
     rescue EOFError
       nil

@@ -69,6 +69,8 @@ class IO
     # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
     # @see https://man7.org/linux/man-pages/man2/shutdown.2.html shutdown(2)
     def self.relay(a, b, idle_timeout: nil)
+      raise ArgumentError, "relay takes no block: that of a background does" if block_given?
+
       return Copying::TLSRelay.new(a, b, idle_timeout).run if [a, b].flatten(1).any? { |end_| Copying.tls?(end_) }
 
       (a_in, a_out), (b_in, b_out) = [a, b].map { |side| Copying.pair(side) }

@@ -128,13 +128,18 @@ class IO
         copied = 0
         so_far = progress && ->(bytes) { progress.call(copied + bytes) }
         loop do
-          left = len && (len - copied)
-          moved = decrypted?(ssl) ? 0 : copy_between(ssl, output, left, nil, &so_far)
-          moved = copy_decrypted(ssl, output, left, &so_far) if moved.zero?
+          moved = copy_record(ssl, output, len && (len - copied), &so_far)
           return copied if moved.zero?
 
           copied += moved
         end
+      rescue Exception => e # rubocop:disable Lint/RescueException -- it goes on, and tells how far this came
+        raise partial_write(e, copied.to_i + (e.is_a?(PartialWrite) ? e.bytes_written : 0))
+      end
+
+      def copy_record(ssl, output, left, &)
+        moved = decrypted?(ssl) ? 0 : copy_between(ssl, output, left, nil, &)
+        moved.zero? ? copy_decrypted(ssl, output, left, &) : moved
       end
 
       # What could not be delivered went back into Ruby's buffer of the bare socket, where nobody looks for it.

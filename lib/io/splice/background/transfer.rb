@@ -112,6 +112,28 @@ class IO
         "#<#{self.class} #{@kind}, #{Array(bytes).join(" and ")} bytes, #{state}>"
       end
 
+      # For pattern matching.
+      #
+      # @example
+      #   File.write("page", "hello")
+      #   copied = case IO::Splice.background.copy_stream("page", "copy").wait
+      #            in { done: true, error: nil, bytes: } then bytes
+      #            end
+      #   copied # => 5
+      #
+      # @param keys [Array<Symbol>, nil] those that the pattern asks for; nil: all
+      # @return [Hash{Symbol => Object}] `:kind` (`:copy_stream`, `:relay` or `:tee_stream`), `:bytes` as {#bytes},
+      #   `:done` as {#done?}, and `:error` as {#error}
+      # @raise [TypeError] if `keys` is neither an Array nor nil
+      def deconstruct_keys(keys)
+        is_list = keys.nil? || keys.is_a?(Array)
+        raise TypeError, "wrong argument type #{keys.class} (expected Array or nil)" unless is_list
+
+        done = done? # before the rest, which may change until then
+        all = { kind: @kind, done:, error:, bytes: }
+        keys ? all.slice(*keys) : all
+      end
+
       # @private
       def begin(engine, handle, ends, inputs)
         @engine = engine
@@ -130,7 +152,7 @@ class IO
       # @private
       def finish(error, delivered, unread)
         @inputs.zip(unread) { |input, bytes| Copying.put_back(input, bytes) unless bytes.empty? }
-        @error = error || short(delivered)
+        @error = error ? partial(error, delivered) : short(delivered)
         name_target if @targets && @error.is_a?(PartialTee)
         @delivered = delivered
         @ends = @inputs = nil
@@ -149,7 +171,14 @@ class IO
 
       def short(delivered)
         copied = delivered.max
-        EOFError.new("end of file reached after #{copied} of #{@len} bytes") if @len && copied < @len
+        return unless @len && copied < @len
+        return Copying.ended_early(copied, @len) unless @targets
+
+        Copying.tee_ended_early(copied, @len, @targets.size)
+      end
+
+      def partial(error, delivered)
+        @kind == :copy_stream ? Copying.partial_write(error, delivered.max) : error
       end
 
       # The index becomes the target as it was given.
