@@ -14,6 +14,7 @@ use magnus::{Error, Module, RModule, Ruby, Value};
 use crate::copy::{Extent, NAME, empty_opened};
 use crate::end::{End, descriptors_for_copy, keep_alive};
 use crate::object::{self, Buffer, Portion, SourceObject, TargetObject, Used};
+use crate::pages::Pages;
 use crate::reentry::once;
 use crate::wait::timed_out;
 use crate::without_gvl::{GvlFreeHost, Scheduler, cleanup_without_gvl, inspect_without_gvl, without_gvl};
@@ -21,6 +22,9 @@ use crate::{error, gvl};
 
 /// How much an object is asked for at once: half a pipe, so that who reads from that works while the next is on its way.
 const PORTION: u64 = 32 << 10;
+
+/// How much of pages is written at once, so that an interrupt is noticed soon.
+const PAGES_PORTION: u64 = 1 << 20;
 
 /// Copies, with an object at one end at least. `dst_given` is the target as the caller knows it.
 pub fn copy_object(
@@ -31,9 +35,11 @@ pub fn copy_object(
     extent: Extent,
     progress: Option<Proc>,
 ) -> Result<u64, Error> {
-    let not_begun = |error| error::partial_tee(ruby, error, (), &[0]);
-    let target = Target::new(ruby, dst, extent).map_err(not_begun)?;
-    let source = Source::new(ruby, src, extent).map_err(not_begun)?;
+    let mut target = Target::new(ruby, dst, extent)?;
+    let source = Source::new(ruby, src, extent, &target)?;
+    if let (Target::Descriptor { copy, .. }, true) = (&mut target, progress.is_some()) {
+        copy.report();
+    }
     let mut copy = ObjectCopy {
         source,
         target,
@@ -57,7 +63,8 @@ pub fn copy_object(
     settled.map(|()| copy.delivered).map_err(|error| {
         // Anything else may come from outside.
         let is_own = copy.target_failed && object::is_from_an_end(ruby, &error);
-        error::partial_tee(ruby, error, is_own.then_some(dst_given), &[copy.delivered])
+        let error = if is_own { error::of_target(ruby, error, dst_given) } else { error };
+        error::partial_write(ruby, error, copy.delivered)
     })
 }
 
@@ -97,7 +104,7 @@ impl ObjectCopy {
         let mut told = 0;
         while self.left > 0 || self.portion.is_some() {
             match once(ruby, || gvl::deferring_interrupts(ruby, || self.step(ruby)))? {
-                Step::Moved if self.portion.is_none() && self.delivered > told => {
+                Step::Moved if (self.portion.is_none() || self.target.reports()) && self.delivered > told => {
                     told = self.delivered;
                     tell(told)?;
                 }
@@ -165,16 +172,33 @@ impl ObjectCopy {
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
 enum Source {
     Object(SourceObject),
-    Descriptor { end: End, copy: CopyStream, at_offset: bool },
+    /// `lend` if the target keeps nothing of what it is given.
+    Pages {
+        pages: Pages,
+        at: usize,
+        lend: bool,
+    },
+    Descriptor {
+        end: End,
+        copy: CopyStream,
+        at_offset: bool,
+    },
 }
 
 impl Source {
-    fn new(ruby: &Ruby, src: Used, extent: Extent) -> Result<Self, Error> {
+    fn new(ruby: &Ruby, src: Used, extent: Extent, target: &Target) -> Result<Self, Error> {
         let end = match src {
-            Used::Object(..) if extent.offset.is_some() => {
-                return Err(error::argument(ruby, "cannot specify src_offset for non-IO"));
+            Used::Object(object, by_read) => {
+                if let Some(pages) = Pages::from_value(object) {
+                    let at = extent.offset.map_or(0, |offset| (pages.len() as u64).min(offset) as usize);
+                    let lend = matches!(target, Target::Descriptor { .. });
+                    return Ok(Self::Pages { pages, at, lend });
+                }
+                if extent.offset.is_some() {
+                    return Err(error::argument(ruby, "cannot specify src_offset for non-IO"));
+                }
+                return Ok(Self::Object(SourceObject::new(object, by_read)));
             }
-            Used::Object(object, by_read) => return Ok(Self::Object(SourceObject::new(object, by_read))),
             Used::Descriptor(value) | Used::Path(value) => End::new(ruby, value, Side::Input)?,
         };
         let copy = plan(ruby, end, extent, |fd, hints| Plan::for_input(fd, extent.offset, hints))?;
@@ -200,6 +224,18 @@ impl Source {
                     Err(error) => Err(error),
                 }
             }
+            Self::Pages { pages, at, lend } => {
+                let rest = &pages.bytes()[*at..];
+                let most = most.min(if *lend { PAGES_PORTION } else { PORTION });
+                let bytes = &rest[..most.min(rest.len() as u64) as usize];
+                if bytes.is_empty() {
+                    return Ok(Step::Ended);
+                }
+                // SAFETY: the pages are kept, and never written to; a descriptor looks at the bytes while it writes them.
+                *portion = Some(if *lend { unsafe { Portion::lent(bytes) }? } else { Portion::copy(bytes)? });
+                *at += bytes.len();
+                Ok(Step::Moved)
+            }
             Self::Descriptor { end, at_offset: false, .. } if end.has_read_ahead() => {
                 let bytes = end.take_read_ahead(ruby, most)?;
                 *portion = Some(Portion::copy(&bytes).inspect_err(|_| end.unread(bytes))?);
@@ -218,6 +254,7 @@ impl Source {
                 let args = (object.object(), rest.to_string()?);
                 return once(ruby, || copying.funcall::<_, _, Value>("unread_object", args)).map(drop);
             }
+            Self::Pages { .. } => return Ok(()),
             Self::Descriptor { end, copy, .. } => (*end, copy),
         };
         let mut sought_back = false;
@@ -283,6 +320,11 @@ impl Target {
             Self::Object(object) => object.most(),
             Self::Descriptor { .. } => u64::MAX,
         }
+    }
+
+    /// Whether it wants to be told of in the midst of a portion.
+    fn reports(&self) -> bool {
+        matches!(self, Self::Descriptor { .. })
     }
 
     /// Brings a portion to the target, and removes from it what that has taken.

@@ -11,8 +11,9 @@ use magnus::value::{Fixnum, LazyId, ReprValue};
 use magnus::{Error, RBignum, RString, Ruby, Value};
 use rb_sys::VALUE;
 
-use crate::error;
+use crate::pages::Pages;
 use crate::ruby_io::is_io;
+use crate::{error, io_buffer};
 
 static TO_PATH: LazyId = LazyId::new("to_path");
 static TO_IO: LazyId = LazyId::new("to_io");
@@ -40,7 +41,7 @@ pub enum Used {
     Descriptor(Value),
     /// By its path, which is a String.
     Path(Value),
-    /// Through methods of its own; of a source, by `read` and not by `readpartial`.
+    /// Through methods of its own, or as `IO::Splice::Pages`; of a source, by `read` and not by `readpartial`.
     Object(Value, bool),
 }
 
@@ -58,6 +59,13 @@ impl Used {
     unsafe fn ask(ruby: &Ruby, end: Value, side: Side) -> Result<Self, Error> {
         if is_io(end) || is_integer(end) {
             return Ok(Self::Descriptor(end));
+        }
+        if side == Side::Input && Pages::from_value(end).is_some() {
+            return Ok(Self::Object(end, false));
+        }
+        if io_buffer::is_buffer(end) {
+            let message = "an IO::Buffer has no read and write as an IO has them: copy from IO::Splice::Pages.new(buffer)";
+            return Err(error::wrong_type(ruby, message));
         }
         // SAFETY: it is called as said above.
         unsafe {
@@ -218,6 +226,20 @@ impl Portion {
     /// Those bytes.
     pub fn copy(bytes: &[u8]) -> Result<Self, Error> {
         new_string(bytes).map(|string| Self::new(string.as_raw()))
+    }
+
+    /// Those bytes, where they are. Ruby code cannot get hold of the String.
+    ///
+    /// # Safety
+    ///
+    /// They must stay as they are as long as the portion is used.
+    pub unsafe fn lent(bytes: &[u8]) -> Result<Self, Error> {
+        // SAFETY: the bytes are looked at by the portion only.
+        let string = protect(|| unsafe {
+            let string = rb_sys::rb_str_new_static(bytes.as_ptr().cast(), bytes.len() as _);
+            rb_sys::rb_obj_hide(rb_sys::rb_obj_freeze(string))
+        })?;
+        Ok(Self::new(string))
     }
 
     pub fn len(&self) -> usize {

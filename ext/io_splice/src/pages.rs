@@ -129,7 +129,8 @@ impl Pages {
         self.memory.0.slice(self.range.start + skip..self.range.end)
     }
 
-    fn bytes(&self) -> &[u8] {
+    /// The bytes, which stay as they are.
+    pub fn bytes(&self) -> &[u8] {
         &self.memory.0.as_bytes()[self.range.clone()]
     }
 
