@@ -55,8 +55,9 @@ module TeeEnds
 
   private
 
-  def tee_stream(...)
-    guarded { IO::Splice.tee_stream(...) }
+  # Among the targets are numbers, also in the last place.
+  def tee_stream(src, *dsts, len: nil, &block)
+    guarded { IO::Splice.tee_stream(src, *dsts, len:, &block) }
   end
 
   def path(content = "")

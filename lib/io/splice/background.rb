@@ -167,9 +167,8 @@ class IO
       # @return [Transfer] the copy under way
       # @raise [TypeError, IOError, SystemCallError, ArgumentError, RangeError] as {#copy_stream}
       # @see https://man7.org/linux/man-pages/man2/tee.2.html tee(2)
-      def tee_stream(src, *dsts, len: nil, close: true, idle_timeout: nil, rate: nil, &block)
-        raise ArgumentError, "nothing to copy to: give at least one target" if dsts.empty?
-
+      def tee_stream(src, *dsts, len: false, close: true, idle_timeout: nil, rate: nil, &block)
+        len = Copying.check_targets(dsts, len)
         Copying.check_copy(len, nil)
         Copying.check_terms([!close, idle_timeout, rate])
         ends = Copying.resolve_for_background(src, *dsts)

@@ -148,10 +148,55 @@ class IO
         raise
       end
 
+      # What is of the only target's making, and never of the source's.
+      OF_A_TARGET = [Errno::EPIPE, Errno::ENOSPC, Errno::EDQUOT, Errno::EFBIG].freeze
+
+      # As {Splice.copy_stream}, but an exception says what it does for several targets.
+      def tee_to_one(src, dst, len, &)
+        Splice.copy_stream(src, dst, len, &)
+      rescue SystemCallError, IOError, PartialWrite => e
+        target = e.instance_variable_get(:@target)
+        target = dst if OF_A_TARGET.any? { |error| e.is_a?(error) }
+        mark(e, PartialTee, :@bytes_written, [e.is_a?(PartialWrite) ? e.bytes_written : 0])
+        raise mark(e, PartialTee, :@target, target)
+      end
+
+      # The last of several targets could be meant as what it is in {Splice.copy_stream}: a length. Returns the length.
+      def check_targets(dsts, len)
+        raise ArgumentError, "nothing to copy to: give at least one target" if dsts.empty?
+        return len unless false.equal?(len)
+
+        *others, last = dsts
+        return if !integer?(last) || others.all? { |dst| integer?(dst) }
+
+        raise ArgumentError, "#{last} could be a length or a descriptor: write len: #{last}, or say by len: nil that " \
+                             "it is a descriptor"
+      end
+
+      def integer?(dst)
+        case dst
+        when Integer then true
+        else false
+        end
+      end
+
+      def tee_ended_early(copied, len, targets)
+        error = EOFError.new("end of file reached after #{copied} of #{len} bytes")
+        mark(error, PartialTee, :@bytes_written, [copied] * targets)
+      end
+
       # A TLS socket is read by its own methods.
       def resolve_for_tee(src, dsts) = resolve_tls(src, *dsts).tap { |ends| ends[0] = nil if tls?(ends[0]) }
 
+      def pages?(src)
+        case src
+        when Pages then true
+        else false
+        end
+      end
+
       def tee_object(src, outputs, len, hand_over, &progress)
+        src = PagesReader.new(src) if pages?(src)
         copied = Broadcast.new(outputs, hand_over, progress).copy_from(src, len)
         outputs.grep(Opened, &:empty) if copied.zero?
         progress&.call(copied)
@@ -197,12 +242,12 @@ class IO
     # @raise [Errno::EBADF, IOError, IO::TimeoutError, RangeError, TypeError] as every call: see {Splice}
     # @see https://man7.org/linux/man-pages/man2/tee.2.html tee(2)
     # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)
-    def self.tee_stream(src, *dsts, len: nil, &progress)
-      raise ArgumentError, "nothing to copy to: give at least one target" if dsts.empty?
-      return copy_stream(src, dsts.first, len, &progress) if dsts.size == 1
+    def self.tee_stream(src, *dsts, len: false, &progress)
+      len = Copying.check_targets(dsts, len)
+      return Copying.tee_to_one(src, dsts.first, len, &progress) if dsts.size == 1
 
       copied = Copying.tee(src, dsts, len, &progress)
-      raise EOFError, "end of file reached after #{copied} of #{len} bytes" if len && copied < len
+      raise Copying.tee_ended_early(copied, len, dsts.size) if len && copied < len
 
       copied
     end
