@@ -23,5 +23,10 @@ Gem::Specification.new do |spec|
         "docs/**/*.{md,svg}", "Cargo.{toml,lock}", "{README,CHANGELOG,SECURITY}.md", "LICENSE", ".yardopts"]
   end
   spec.extensions = ["ext/io_splice/extconf.rb"]
+  spec.extra_rdoc_files = %w[README.md CHANGELOG.md]
+  # For ri: the public calls, and neither the Rust nor what is private.
+  hidden = %w[copying relay_tls background/under_way rack/file_part rack/hijack].join("|")
+  spec.rdoc_options = ["--markup", "markdown", "--main", "README.md", "--title", "io_splice",
+                       "--exclude", "\\Aext/", "--exclude", "\\.so\\z", "--exclude", "io/splice/(#{hidden})\\.rb"]
   spec.add_dependency "rb_sys", "~> 0.9.87"
 end

@@ -1,17 +1,10 @@
 # frozen_string_literal: true
 
-require "rbconfig"
+require_relative "needs"
 
-RbConfig::CONFIG["host_os"].include?("linux") or
-  abort "io_splice: splice(2) exists on Linux only, and this is #{RbConfig::CONFIG["host_os"]}."
-
-system("cargo", "--version", out: File::NULL, err: File::NULL) or
-  abort "io_splice: Rust is needed to build this gem, and there is no `cargo` here: see https://rustup.rs."
-
-libclang = ENV.key?("LIBCLANG_PATH") || Dir["/usr/lib*/{,*/,*/lib*/}libclang[.-][0-9s]*"].any?
-libclang or
-  abort "io_splice: libclang is needed to build this gem: install libclang-dev (Debian, Ubuntu), " \
-        "clang-devel (Fedora) or clang (Arch, Alpine: clang-dev), or set LIBCLANG_PATH to where it is."
+Needs.linux
+Needs.rust
+Needs.libclang
 
 require "mkmf"
 begin
@@ -21,3 +14,13 @@ rescue LoadError
 end
 
 create_rust_makefile("io_splice/io_splice")
+
+# When Cargo has failed because it cannot get at the crates, that is said in the last line.
+makefile = File.read("Makefile")
+makefile.sub!(/^\t(\$\(CARGO\) rustc .*)$/) do
+  manifest = "--manifest-path $(RB_SYS_CARGO_MANIFEST_DIR)/Cargo.toml"
+  "\t#{Regexp.last_match(1)} || { $(CARGO) fetch --quiet --locked #{manifest} 2>/dev/null || " \
+    "echo 'io_splice: the crates that this gem needs cannot be fetched: that takes the network (crates.io).' >&2; " \
+    "exit 1; }"
+end
+File.write("Makefile", makefile)

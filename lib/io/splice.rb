@@ -2,7 +2,16 @@
 
 # A precompiled gem has a binary for each Ruby, any other the one that was built for this.
 compiled = "io_splice/#{RUBY_VERSION[/\d+\.\d+/]}/io_splice"
-require File.exist?(File.join(__dir__, "..", "#{compiled}.so")) ? compiled : "io_splice/io_splice"
+compiled = "io_splice/io_splice" unless File.exist?(File.join(__dir__, "..", "#{compiled}.so"))
+begin
+  require compiled
+rescue LoadError => e
+  raise if e.path != compiled # it is there, and something else is not
+
+  raise LoadError, "io_splice is not compiled for Ruby #{RUBY_VERSION}: run `rake compile` in " \
+                   "#{File.expand_path("../..", __dir__)}, or install the gem. (Bundler compiles what a Gemfile has " \
+                   "by `git:`, and nothing that it has by `path:`.)"
+end
 
 # Ruby's own class. It gets the system calls of {Splice}, and the capacity of a pipe.
 class IO
@@ -91,9 +100,11 @@ class IO
     #   # Move pages instead of copying them, if possible. Today's kernels ignore it.
     #   # @see https://man7.org/linux/man-pages/man2/splice.2.html
     #   F_MOVE = 1
+    #
     #   # Do not wait: not for the pipe, and not for a socket, FIFO or terminal in blocking mode either.
     #   # @see https://man7.org/linux/man-pages/man2/splice.2.html
     #   F_NONBLOCK = 2
+    #
     #   # More will follow at once. Left on for the last piece, the peer waits up to 200 ms for it.
     #   # @see https://man7.org/linux/man-pages/man2/splice.2.html
     #   F_MORE = 4
@@ -105,32 +116,21 @@ class IO
     #   # The most bytes that a pipe takes atomically.
     #   # @see https://man7.org/linux/man-pages/man7/pipe.7.html
     #   PIPE_BUF = 4096
+    #
     #   # The capacity of a new pipe here, in bytes.
     #   # @see https://man7.org/linux/man-pages/man7/pipe.7.html
     #   PIPE_CAPA = 65_536
+    #
     #   # The size of a page of memory here, in bytes.
     #   PAGE_SIZE = 4096
+    #
     #   # For `IO#fcntl`; {IO#pipe_size} is the simpler way.
     #   # @see https://man7.org/linux/man-pages/man2/F_GETPIPE_SZ.2const.html
     #   F_GETPIPE_SZ = 1032
+    #
     #   # For `IO#fcntl`; {IO#pipe_size=} is the simpler way.
     #   # @see https://man7.org/linux/man-pages/man2/F_GETPIPE_SZ.2const.html
     #   F_SETPIPE_SZ = 1031
-
-    # In Ruby, so that the calls tell their parameters: in irb, and to `Method#parameters`.
-    {
-      splice: "io_in, off_in, io_out, off_out, len, flags",
-      trysplice: "io_in, off_in, io_out, off_out, len, flags",
-      tee: "io_in, io_out, len, flags",
-      trytee: "io_in, io_out, len, flags",
-      vmsplice: "io, data, flags",
-    }.each do |name, parameters|
-      call = "def #{name}(#{parameters} = 0) = SystemCalls.#{name}(#{parameters})"
-      # rubocop:disable Style/DocumentDynamicEvalDefinition -- the line above shows it
-      module_eval("module_function #{call}; class << IO; #{call}; end", __FILE__, __LINE__)
-      # rubocop:enable Style/DocumentDynamicEvalDefinition
-    end
-    private_constant :SystemCalls
 
     # @!method self.splice(io_in, off_in, io_out, off_out, len, flags = 0)
     #   Moves bytes between a pipe and something else, or between two pipes.
@@ -352,7 +352,9 @@ class IO
       #   IO::Splice::Pages.new("Hello").inspect # => "#<IO::Splice::Pages 5 bytes>"
       #
       # @return [String] the class and how many bytes there are
-      def inspect = "#<#{self.class} #{bytesize} bytes>"
+      def inspect
+        "#<#{self.class} #{bytesize} bytes>"
+      end
 
       # As {#==}.
       #
@@ -388,6 +390,7 @@ class IO
   end
 end
 
+require_relative "splice/system_calls"
 require_relative "splice/copying"
 require_relative "splice/tls"
 require_relative "splice/copy_stream"

@@ -186,13 +186,17 @@ class IO
       #   IO::Splice::Background.new.size # => 0
       #
       # @return [Integer] how many transfers are under way
-      def size = transfers.size
+      def size
+        transfers.size
+      end
 
       # @example
       #   IO::Splice::Background.new.transfers # => []
       #
       # @return [Array<Transfer>] those under way
-      def transfers = @under_way.transfers
+      def transfers
+        @under_way.transfers
+      end
 
       # Counts since it was created. It is cheap: ask as often as you like.
       #
@@ -204,7 +208,9 @@ class IO
       #
       # @return [Hash{Symbol => Integer}] `:under_way`, `:begun`, `:done`, `:cancelled` and `:failed` transfers (those
       #   whose {Transfer#value} raises), and `:bytes` that have reached an output
-      def stats = %i[under_way begun done cancelled failed bytes].zip(@under_way.stats).to_h
+      def stats
+        %i[under_way begun done cancelled failed bytes].zip(@under_way.stats).to_h
+      end
 
       # Takes no more transfers, and waits for those under way and for their blocks. The threads and descriptors of the
       # background are released soon after the last transfer has ended.
@@ -241,13 +247,17 @@ class IO
       #   IO::Splice::Background.new.closed? # => false
       #
       # @return [Boolean] whether it takes no more transfers
-      def closed? = @under_way.closed?
+      def closed?
+        @under_way.closed?
+      end
 
       # @example
       #   IO::Splice::Background.new.inspect # => "#<IO::Splice::Background 0 under way>"
       #
       # @return [String] the class, and how many transfers are under way
-      def inspect = "#<#{self.class} #{size} under way#{", closed" if closed?}>"
+      def inspect
+        "#<#{self.class} #{size} under way#{", closed" if closed?}>"
+      end
     end
   end
 end

@@ -80,7 +80,7 @@ class IO
     end
 
     # @private
-    module Copying
+    module Copying # :nodoc: all
       module_function
 
       def pair(side)

@@ -28,7 +28,7 @@ class IO
     module Copying
       # Passes what is written to it on to several outputs.
       # @private
-      class Broadcast
+      class Broadcast # :nodoc:
         PORTION = 32 << 10 # half a pipe: the reader works while the next is on its way
 
         def initialize(outputs, hand_over, progress)
@@ -186,7 +186,9 @@ class IO
       end
 
       # A TLS socket is read by its own methods.
-      def resolve_for_tee(src, dsts) = resolve_tls(src, *dsts).tap { |ends| ends[0] = nil if tls?(ends[0]) }
+      def resolve_for_tee(src, dsts)
+        resolve_tls(src, *dsts).tap { |ends| ends[0] = nil if tls?(ends[0]) }
+      end
 
       def pages?(src)
         case src

@@ -31,7 +31,7 @@ class IO
     end
 
     # @private
-    module Copying
+    module Copying # :nodoc: all
       module_function
 
       def tls?(end_)
@@ -50,9 +50,13 @@ class IO
         %i[read write].zip(kernel_tls(io)).filter_map { |direction, done| direction if done }
       end
 
-      def kernel_reads?(end_) = tls?(end_) && !read_buffer(end_).nil? && ktls(end_).include?(:read)
+      def kernel_reads?(end_)
+        tls?(end_) && !read_buffer(end_).nil? && ktls(end_).include?(:read)
+      end
 
-      def kernel_writes?(end_) = tls?(end_) && ktls(end_).include?(:write)
+      def kernel_writes?(end_)
+        tls?(end_) && ktls(end_).include?(:write)
+      end
 
       # The socket below, if the kernel encrypts for it in that direction: nothing waits in OpenSSL or in Ruby then.
       def tls_socket(ssl, output)
@@ -68,15 +72,23 @@ class IO
       end
 
       # Whether OpenSSL or Ruby has bytes that the kernel does not have any more.
-      def decrypted?(ssl) = decrypted(ssl).positive?
+      def decrypted?(ssl)
+        decrypted(ssl).positive?
+      end
 
-      def decrypted(ssl) = ssl.pending + read_buffer(ssl).bytesize
+      def decrypted(ssl)
+        ssl.pending + read_buffer(ssl).bytesize
+      end
 
       # Ruby's, which has no public name, but one or the other, by version; nil if it has neither.
-      def read_buffer(ssl) = ssl.instance_variable_get(:@rbuffer) || ssl.instance_variable_get(:@rbuf)
+      def read_buffer(ssl)
+        ssl.instance_variable_get(:@rbuffer) || ssl.instance_variable_get(:@rbuf)
+      end
 
       # Puts bytes back in front of those that the socket has still to give.
-      def unread_tls(ssl, bytes) = read_buffer(ssl)&.prepend(bytes.b)
+      def unread_tls(ssl, bytes)
+        read_buffer(ssl)&.prepend(bytes.b)
+      end
 
       # What OpenSSL and Ruby have decrypted is found with the bare sockets by those who use them in the block. If they
       # have not taken it, which an exception says, it goes back.

@@ -40,7 +40,9 @@ class IO
       #   IO::Splice.background.copy_stream(there, "copy").done? # => false
       #
       # @return [Boolean] whether it has ended
-      def done? = !@delivered.nil? || abandon?
+      def done?
+        !@delivered.nil? || abandon?
+      end
 
       # Waits until it has ended. Interrupts end the wait, not the transfer.
       #
