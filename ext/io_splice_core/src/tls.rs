@@ -98,7 +98,7 @@ impl Control {
     const LEN: usize = size_of::<Self>() - size_of::<usize>() + 1;
 
     fn new(record: u8) -> Self {
-        let mut data = [0; _];
+        let mut data = [0; size_of::<usize>()];
         data[0] = record;
         Self { len: Self::LEN, level: SOL_TLS, kind: TLS_SET_RECORD_TYPE, data }
     }
