@@ -7,7 +7,8 @@ Gem::Specification.new do |spec|
   spec.authors = ["The io_splice authors"]
   spec.summary = "Zero-copy I/O for Ruby: splice, tee and vmsplice on Linux"
   spec.description = "Moves bytes between files, pipes and sockets inside the Linux kernel, " \
-                     "without passing them through Ruby strings: splice(2), tee(2), vmsplice(2)."
+                     "without passing them through Ruby strings: splice(2), tee(2), vmsplice(2). " \
+                     "For Linux 5.10 or later, and Ruby 3.1 or later."
   spec.homepage = "https://github.com/io-splice/io_splice"
   spec.license = "MIT"
   spec.required_ruby_version = ">= 3.1"
@@ -20,7 +21,8 @@ Gem::Specification.new do |spec|
   }
   spec.files = Dir.chdir(__dir__) do
     Dir["lib/**/*.rb", "sig/**/*.rbs", "ext/*/*.{rb,rs,toml}", "ext/*/src/**/*.rs", "examples/*.{rb,ru}",
-        "docs/**/*.{md,svg}", "Cargo.{toml,lock}", "{README,CHANGELOG,SECURITY}.md", "LICENSE", ".yardopts"]
+        "docs/**/*.{md,svg}", "bench/charts/routes-every-route-256-mib-cpu.svg", "Cargo.{toml,lock}",
+        "{README,CHANGELOG,CONTRIBUTING,CODE_OF_CONDUCT,SECURITY}.md", "LICENSE", ".yardopts"]
   end
   spec.extensions = ["ext/io_splice/extconf.rb"]
   spec.extra_rdoc_files = %w[README.md CHANGELOG.md]
@@ -28,5 +30,8 @@ Gem::Specification.new do |spec|
   hidden = %w[copying relay_tls background/under_way rack/file_part rack/hijack].join("|")
   spec.rdoc_options = ["--markup", "markdown", "--main", "README.md", "--title", "io_splice",
                        "--exclude", "\\Aext/", "--exclude", "\\.so\\z", "--exclude", "io/splice/(#{hidden})\\.rb"]
+  # For people: RubyGems cannot check it. What only a build needs comes last.
+  spec.requirements = ["Linux 5.10 or later", "glibc 2.34 or later, or musl, for a precompiled gem",
+                       "Rust 1.85 or later, libclang and the network, to build it"]
   spec.add_dependency "rb_sys", "~> 0.9.87"
 end

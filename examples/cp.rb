@@ -3,7 +3,7 @@
 
 # Copies a file and shows how far it is, by the ruby-progressbar gem.
 #
-#   ruby examples/cp.rb SOURCE TARGET
+#   ruby -Ilib examples/cp.rb SOURCE TARGET
 #
 # TARGET may be a directory.
 

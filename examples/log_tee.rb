@@ -3,7 +3,7 @@
 
 # Passes on what comes in and appends it to files, as tee -a does.
 #
-#   some_server 2>&1 | ruby examples/log_tee.rb all.log today.log | grep ERROR
+#   some_server 2>&1 | ruby -Ilib examples/log_tee.rb all.log today.log | grep ERROR
 #
 # When one of the outputs fails (the reader has left, a disk is full), it says so and goes on with the others.
 

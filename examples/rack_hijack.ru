@@ -4,7 +4,7 @@
 # on, and hands both connections to the background: what comes back, a download or a WebSocket, does not come into
 # Ruby, and holds no thread of Puma nor any other of Ruby's.
 #
-#   UPSTREAM=HOST:PORT puma examples/rack_hijack.ru
+#   UPSTREAM=HOST:PORT puma -Ilib examples/rack_hijack.ru
 #
 # Requests without a body, GET and HEAD, are passed on. Without an upstream the answer is 502.
 

@@ -3,7 +3,7 @@
 # Serves the files of a directory with Puma. Those of 64 KiB and more are sent in the background: a client that takes
 # an hour for one holds no thread of Puma.
 #
-#   DIRECTORY=/srv/files puma examples/rack_sendfile.ru
+#   DIRECTORY=/srv/files puma -Ilib examples/rack_sendfile.ru
 #
 # For Rails, in config/application.rb:
 #

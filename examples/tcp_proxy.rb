@@ -4,7 +4,7 @@
 # A TCP proxy for thousands of connections: each is handed over to the background. No byte of theirs comes into this
 # program, and none of them needs a thread.
 #
-#   ruby examples/tcp_proxy.rb LISTEN_PORT BACKEND_HOST:PORT
+#   ruby -Ilib examples/tcp_proxy.rb LISTEN_PORT BACKEND_HOST:PORT
 #
 # It listens on 127.0.0.1 and prints its port; LISTEN_PORT 0 takes a free one. A connection that breaks, or finds
 # no backend, ends alone: the proxy goes on. Ctrl-C ends it.

@@ -3,7 +3,7 @@
 
 # A TCP proxy with a fiber for each connection, by the async gem (2.x); no byte of theirs comes into this program.
 #
-#   ruby examples/tcp_proxy_async.rb LISTEN_PORT BACKEND_HOST:PORT
+#   ruby -Ilib examples/tcp_proxy_async.rb LISTEN_PORT BACKEND_HOST:PORT
 #
 # It listens on 127.0.0.1 and prints its port; LISTEN_PORT 0 takes a free one. A connection that breaks, or finds
 # no backend, ends alone: the proxy goes on. Ctrl-C ends it.

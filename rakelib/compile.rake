@@ -14,4 +14,5 @@ RbSys::ExtensionTask.new("io_splice", GEMSPEC) do |ext|
   ext.no_native = true # that is in native.rake
   ext.cross_compiling { |spec| need_rubygems_that_knows_musl(spec) }
   ext.source_pattern = "../**/*.{rs,toml}" # a change of the core counts, too
+  ext.cross_compiling { |spec| NativeGem.describe(spec) }
 end

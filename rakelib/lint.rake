@@ -7,6 +7,13 @@ namespace :lint do
   desc "Check the Rust code; a warning is an error"
   task(:clippy) { sh(*%w[cargo clippy --quiet --workspace --all-targets -- --deny warnings]) }
 
+  desc "Compile with the oldest Rust that is promised, which rustup fetches"
+  task :oldest_rust do
+    oldest = File.read("Cargo.toml")[/^rust-version = "(.+)"$/, 1]
+    sh({ "CARGO_TARGET_DIR" => "target/oldest" },
+       "rustup", "run", "--install", oldest, *%w[cargo check --quiet --workspace --all-targets])
+  end
+
   desc "Check the Ruby code"
   task(:rubocop) { sh "rubocop", "--format", "simple" }
 end

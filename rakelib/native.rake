@@ -15,9 +15,18 @@ AARCH64 = "aarch64-unknown-linux-gnu"
 # Those that are published; release.yml has them, too.
 PLATFORMS = %w[x86_64-linux aarch64-linux x86_64-linux-musl aarch64-linux-musl].freeze
 
+# What a binary may ask for of glibc, as README.md and the gemspec have it: Debian 12, Ubuntu 22.04, RHEL 9.
+OLDEST_GLIBC = Gem::Version.new("2.34")
+
 # The gem for one platform, with a binary for each of some Rubies.
 class NativeGem
   include Rake::FileUtilsExt
+
+  # What RubyGems is to know of the gem for a platform. An older one takes a gem for musl to be for glibc, too.
+  def self.describe(spec)
+    spec.required_rubygems_version = ">= 3.3.22" if spec.platform.to_s.end_with?("musl")
+    spec.requirements.reject! { |text| text.include?("to build it") }
+  end
 
   attr_reader :file
 
@@ -36,6 +45,7 @@ class NativeGem
       spec.extensions = []
       spec.dependencies.reject! { |dependency| dependency.name == "rb_sys" }
       spec.files = plain_files + @rubies.map { |ruby| binary(ruby) }
+      self.class.describe(spec)
     end
   end
 
@@ -61,7 +71,7 @@ class NativeGem
     found = Gem::Package.new(file).spec
     (found.files & Dir["ext/**/*"]).empty? or abort "#{file}: sources are in it"
     found.files.grep(/\.so\z/).sort == @rubies.map { |ruby| binary(ruby) }.sort or abort "#{file}: binaries are missing"
-    %i[full_name required_ruby_version required_rubygems_version extensions dependencies].each do |name|
+    %i[full_name required_ruby_version required_rubygems_version requirements extensions dependencies].each do |name|
       found.public_send(name) == spec.public_send(name) or abort "#{file}: its #{name} is #{found.public_send(name)}"
     end
     describe
@@ -73,7 +83,7 @@ class NativeGem
 
   def plain_files = GEMSPEC.files.grep_v(%r{\A(ext/|Cargo\.)})
 
-  # How large it is, and the oldest C library that it runs with.
+  # How large it is, and the oldest C library that it runs with. One that is newer than what is promised is an error.
   def describe
     puts "#{File.basename(file)}: #{File.size(file)} bytes"
     Dir.mktmpdir do |dir|
@@ -82,6 +92,7 @@ class NativeGem
         versions = IO.popen(["objdump", "-T", path], &:read).scan(/GLIBC_([\d.]+)/).flatten
         glibc = versions.max_by { |version| Gem::Version.new(version) }
         puts "  #{path.delete_prefix("#{dir}/")}: #{File.size(path)} bytes#{", glibc #{glibc} or later" if glibc}"
+        glibc.nil? || Gem::Version.new(glibc) <= OLDEST_GLIBC or abort "that is newer than #{OLDEST_GLIBC}"
       end
     end
   end

@@ -16,10 +16,21 @@ task build: GEM_FILE
 # Where Cargo builds for installs from the gem file, so that a second time is quick.
 BUILD_CACHE = File.expand_path("../tmp/gem-target", __dir__)
 
-def install_gem(home)
+def install_gem(home, *options, env: {})
   rm_rf home, verbose: false
-  sh({ "GEM_HOME" => home, "CARGO_TARGET_DIR" => BUILD_CACHE, "RB_SYS_CARGO_TARGET_DIR" => BUILD_CACHE },
-     "gem", "install", "--quiet", "--local", "--no-document", GEM_FILE)
+  sh({ "GEM_HOME" => home, "CARGO_TARGET_DIR" => BUILD_CACHE, "RB_SYS_CARGO_TARGET_DIR" => BUILD_CACHE, **env },
+     "gem", "install", "--quiet", "--local", *options, GEM_FILE)
+end
+
+# What ri knows of the gem: the calls, and nothing but those.
+def check_ri(home)
+  pages = ["--no-standard-docs", "--no-pager", "--doc-dir", File.join(home, "doc", GEMSPEC.full_name, "ri")]
+  known = IO.popen(["ri", *pages, "--list"], &:readlines).map(&:chomp)
+  strange = known.grep_v(/\AIO\b/) + known.grep(/Copying/)
+  strange.empty? or abort "ri has #{strange.join(", ")}"
+  %w[IO.splice IO::Splice.copy_stream IO::Splice.tee_stream IO::Splice::Background#relay].each do |name|
+    sh "ri", *pages, name, out: File::NULL, verbose: false
+  end
 end
 
 namespace :install do
@@ -27,13 +38,15 @@ namespace :install do
   task :into, [:dir] => :build do |_, args|
     home = File.expand_path(args.fetch(:dir))
     installed = File.join(home, "cache", File.basename(GEM_FILE))
-    install_gem(home) unless File.exist?(installed) && FileUtils.identical?(installed, GEM_FILE)
+    install_gem(home, "--no-document") unless File.exist?(installed) && FileUtils.identical?(installed, GEM_FILE)
   end
 
-  desc "Build the gem, install it into an empty gem home, and load it from outside of the tree"
+  desc "Build the gem, install it into an empty gem home with a space in its path and no locale, and load it there"
   task check: :build do
-    Dir.mktmpdir do |home|
-      install_gem(home)
+    Dir.mktmpdir do |dir|
+      home = File.join(dir, "a home")
+      install_gem(home, "--document", "ri", env: { "LC_ALL" => "C" })
+      check_ri(home)
       sh({ "GEM_HOME" => home, "RUBYLIB" => nil }, RbConfig.ruby, "-e", <<~RUBY, chdir: "/", verbose: false)
         gem "io_splice"
         require "io_splice"

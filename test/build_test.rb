@@ -2,6 +2,7 @@
 
 require "test_helper"
 require "open3"
+require "pathname"
 require "rbconfig"
 
 # What somebody is told who builds the gem, or has not built it: one clear sentence.
@@ -35,11 +36,6 @@ class TestBuild < Minitest::Test
     assert_refused(/\Aio_splice: Rust 1\.85 or later is needed to .*, and this `cargo` is 1\.65\.0: .*cargo-web/)
     program("cargo", "echo 'cargo 1.85.0-nightly (a hash and a date)'")
     assert_refused(/this `rustc` is 1\.63\.0/)
-  end
-
-  def test_the_version_of_rust_is_that_of_the_crates
-    version = File.read("#{ROOT}/Cargo.toml")[/^rust-version = "(.*)"/, 1]
-    assert_match(/^  RUST = "#{version}"$/, File.read("#{ROOT}/ext/io_splice/needs.rb"))
   end
 
   def test_where_bindgen_finds_libclang
@@ -81,6 +77,32 @@ class TestBuild < Minitest::Test
       end
     RUBY
     assert_match(/\Aio_splice is not compiled for Ruby #{RUBY_VERSION}: run `rake compile` in #{@dir}, .*`path:`/, out)
+  end
+
+  def test_each_link_of_a_text_in_the_gem_leads_to_something_in_the_gem
+    files = Dir.chdir(ROOT) { Gem::Specification.load("io_splice.gemspec").files }
+    there = files.flat_map { |file| Pathname(file).descend.map(&:to_s) }
+    dead = files.grep(/\.md\z/).flat_map do |file|
+      links = File.read("#{ROOT}/#{file}").scan(/\]\(([^)#:\s]+)[#)]/).flatten
+      links.map { |link| Pathname(file).dirname.join(link).cleanpath.to_s } - there
+    end
+    assert_empty dead
+  end
+
+  def test_what_is_said_of_the_oldest_systems_is_the_same_everywhere
+    read = ->(path) { File.read("#{ROOT}/#{path}") }
+    glibc = read.call("rakelib/native.rake")[/^OLDEST_GLIBC = .*"(.+)"/, 1]
+    kernel = read.call("rakelib/kernels.rake")[/^KERNELS = %w\[(\S+)/, 1]
+    rust = read.call("Cargo.toml")[/^rust-version = "(.*)"/, 1]
+    assert_includes read.call("ext/io_splice/needs.rb"), %(  RUST = "#{rust}"\n)
+    %w[README.md io_splice.gemspec].each do |path|
+      text = read.call(path).gsub(/\s+/, " ")
+      assert_includes text, "glibc #{glibc} or later"
+      assert_includes text, "Linux #{kernel} or later"
+      assert_match(/Rust\S* #{rust} or later/, text)
+    end
+    assert_equal read.call("Cargo.lock")[/^name = "rb-sys"\nversion = "(.+)"/, 1],
+                 read.call("Gemfile")[/^gem "rb_sys", "(.+)"/, 1]
   end
 
   private

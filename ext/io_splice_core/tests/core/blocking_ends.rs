@@ -135,7 +135,8 @@ fn a_refused_call_takes_nothing_from_a_socket() {
     assert_eq!(move_bytes(&here, file(b""), 10), Err(Errno::INVAL));
     assert_eq!(move_bytes(&to.writer, &here, 10), Err(Errno::BADF));
     let ends = SpliceEnds::inspect(here.as_fd(), to.writer.as_fd(), [false; 2]).unwrap();
-    let offset = Some(&mut 0);
+    let mut offset = 0;
+    let offset = Some(&mut offset);
     let refused = splice_now(&ends, here.as_fd(), offset, to.writer.as_fd(), None, 10, SpliceFlags::empty());
     assert!(matches!(refused, Err(Errno::INVAL | Errno::SPIPE)), "{refused:?}");
     assert_eq!(available(&here), b"hello");
