@@ -91,7 +91,7 @@ class TestTargets < Minitest::Test
     define_method(:"test_#{name}_leaves_the_other_targets_as_they_are") do
       target = instance_exec(&make)
       [@source, StringIO.new("new")].each do |source|
-        assert_raises(error) { guarded { IO::Splice.tee_stream(source, @path, target) } }
+        assert_raises(error) { guarded { IO::Splice.tee_stream(source, @path, target, len: nil) } }
         assert_raises(error) { guarded { IO::Splice.tee_stream(source, target, StringIO.new, @path) } }
         assert_equal "content", File.read(@path)
         assert_equal "new", source.is_a?(StringIO) ? source.read : File.read(source)
@@ -105,7 +105,7 @@ class TestTargets < Minitest::Test
       writer.write("line\nread ahead")
       reader.gets
       assert_raises(error) { guarded { IO::Splice.copy_stream(reader, target) } }
-      assert_raises(error) { guarded { IO::Splice.tee_stream(reader, @path, target) } }
+      assert_raises(error) { guarded { IO::Splice.tee_stream(reader, @path, target, len: nil) } }
       assert_equal "read ahead", reader.readpartial(99)
     end
   end
