@@ -21,7 +21,7 @@ Gem::Specification.new do |spec|
   }
   spec.files = Dir.chdir(__dir__) do
     Dir["lib/**/*.rb", "sig/**/*.rbs", "ext/*/*.{rb,rs,toml}", "ext/*/src/**/*.rs", "examples/*.{rb,ru}",
-        "docs/**/*.{md,svg}", "bench/charts/routes-every-route-256-mib-cpu.svg", "Cargo.{toml,lock}",
+        "docs/**/*.{md,svg}", "bench/charts/copies.svg", "Cargo.{toml,lock}",
         "{README,CHANGELOG,CONTRIBUTING,CODE_OF_CONDUCT,SECURITY}.md", "LICENSE", ".yardopts"]
   end
   spec.extensions = ["ext/io_splice/extconf.rb"]

@@ -41,7 +41,6 @@ class NativeGem
     GEMSPEC.dup.tap do |spec|
       spec.platform = @platform
       spec.required_ruby_version = [">= #{@rubies.first}", "< #{@rubies.last.succ}.dev"]
-      need_rubygems_that_knows_musl(spec)
       spec.extensions = []
       spec.dependencies.reject! { |dependency| dependency.name == "rb_sys" }
       spec.files = plain_files + @rubies.map { |ruby| binary(ruby) }

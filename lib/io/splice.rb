@@ -155,7 +155,8 @@ class IO
     #   @param flags [Integer] {Splice::F_MOVE}, {Splice::F_NONBLOCK}, {Splice::F_MORE}, {Splice::WAITALL}
     #   @return [Integer] the bytes moved, 1 to `len`; with {Splice::WAITALL} `len`, or fewer at the end of the input
     #   @raise [EOFError] at the end of the input
-    #   @raise [Errno::EAGAIN] if it would have to wait, with {Splice::F_NONBLOCK}
+    #   @raise [Errno::EAGAIN] if it would have to wait, with {Splice::F_NONBLOCK}; an `IO::WaitReadable` if for the
+    #     input, else an `IO::WaitWritable`
     #   @raise [PartialWrite] mixed into any exception raised after bytes have moved, with {Splice::WAITALL}
     #   @raise [Errno::EINVAL] if neither end is a pipe, both are the same pipe, the output is open in append mode, an
     #     end does not support it, or an unknown flag is given
@@ -202,7 +203,8 @@ class IO
     #   @return [Integer] the bytes duplicated, 1 to `len`; none are consumed, so with {Splice::WAITALL} the first ones
     #     come again
     #   @raise [EOFError] if the input is empty and has no writer
-    #   @raise [Errno::EAGAIN] if it would have to wait, with {Splice::F_NONBLOCK}
+    #   @raise [Errno::EAGAIN] if it would have to wait, with {Splice::F_NONBLOCK}; an `IO::WaitReadable` if for the
+    #     input, else an `IO::WaitWritable`
     #   @raise [PartialWrite] mixed into any exception raised after bytes have moved, with {Splice::WAITALL}
     #   @raise [Errno::EINVAL] if an end is not a pipe, both are the same pipe, or an unknown flag is given
     #   @raise [Errno::EPIPE] if the output has no reader
@@ -265,7 +267,7 @@ class IO
     #   @param flags [Integer] {Splice::F_NONBLOCK}, {Splice::F_GIFT}; the latter has no effect on Strings, whose memory
     #     belongs to Ruby's heap, and on {Splice::Pages}
     #   @return [Integer] the bytes put in: all; with {Splice::F_NONBLOCK} as many as there was room for
-    #   @raise [Errno::EAGAIN] if there was no room at all, with {Splice::F_NONBLOCK}
+    #   @raise [Errno::EAGAIN] if there was no room at all, with {Splice::F_NONBLOCK}; an `IO::WaitWritable`
     #   @raise [Errno::EPIPE] if the pipe has no reader
     #   @raise [Errno::EINVAL] if an unknown flag is given
     #   @raise [PartialWrite] mixed into any exception raised after bytes have gone in

@@ -118,7 +118,9 @@ pub fn same_file(ruby: &Ruby, call: &str, path: RString) -> Error {
     let copying =
         ruby.class_io().const_get::<_, RModule>("Splice").and_then(|splice| splice.const_get("Copying"));
     match copying.and_then(|copying: RModule| copying.const_get::<_, ExceptionClass>("SameFile")) {
-        Ok(class) => new(class, format!("{call}: {path} is the source itself")),
+        Ok(class) => text_with(ruby, &format!("{call}: "), path, " is the source itself")
+            .and_then(|message| class.new_instance((message,)))
+            .map_or_else(|error| error, Error::from),
         Err(error) => error,
     }
 }

@@ -159,7 +159,7 @@ class IO
       #
       # @param src (see #copy_stream)
       # @param dsts [Array<IO, Integer, String, #to_path, #to_io>] the targets
-      # @param len (see #copy_stream)
+      # @param len [Integer, nil, false] how many bytes, as for {Splice.tee_stream}
       # @param close (see #copy_stream)
       # @param idle_timeout (see #copy_stream)
       # @param rate (see #copy_stream)

@@ -31,15 +31,17 @@ class IO
     # @example A part of a file into another, with progress
     #   IO::Splice.copy_stream("/proc/self/exe", "copy", 1000, 24) { |bytes| puts bytes } # => 1000
     #
-    # @param src [IO, Integer, String, #to_path, #readpartial, #read, #to_io] the source. A path is opened, and closed.
+    # @param src [IO, Integer, String, Pages, #to_path, #readpartial, #read, #to_io] the source. A path is opened, and
+    #   closed. {Pages} are written from where they are.
     #   An object with `readpartial` or `read` is used through that method, one with only `to_io` through its IO.
     # @param dst [IO, Integer, String, #to_path, #write, #to_io] the target. A file at a path is created, or emptied
     # @param len [Integer, nil] how many bytes; nil: to the end
     # @param src_offset [Integer, nil] the byte of the file to begin with; its position then stays. nil: begin at the
     #   position
-    # @yieldparam bytes_so_far [Integer] after each MiB or so, and at the end
+    # @yieldparam bytes_so_far [Integer] after each MiB, ten times a second while bytes move slowly, and at the end
     # @return [Integer] the bytes copied
     # @raise [EOFError] if the input ends before `len`, after what there was has been delivered
+    # @raise [PartialWrite] mixed into any exception raised after bytes have moved
     # @raise [Errno::EPIPE, Errno::ECONNRESET, Errno::ENOSPC, Errno::ENOENT] and others of the kernel, also at the close
     #   of the file at a path: a network file system may report a full disk only then
     # @raise [Errno::ESPIPE] if `src_offset` is given for a pipe or a socket
@@ -69,7 +71,7 @@ class IO
     # @param src_offset [Integer, nil] the byte of the file to begin with; nil: begin at its position
     # @return [Integer] `len`
     # @raise [EOFError] if the input ends first, after what there was has been moved
-    # @raise [PartialWrite] is in every exception that comes when something has moved already
+    # @raise [PartialWrite] mixed into any exception raised after bytes have moved
     # @raise [ArgumentError] if there is a block
     # @raise [SystemCallError, IOError, ArgumentError, RangeError, TypeError] as {splice}
     # @see https://man7.org/linux/man-pages/man2/splice.2.html splice(2)

@@ -12,7 +12,9 @@ class IO
       module_function
 
       # Calls Kernel's own method, also on a BasicObject. A Ractor could not reach the method in a constant.
-      def kernel_call(object, name, ...) = Kernel.instance_method(name).bind_call(object, ...)
+      def kernel_call(object, name, ...)
+        Kernel.instance_method(name).bind_call(object, ...)
+      end
 
       def can?(end_, name)
         case end_
@@ -60,7 +62,9 @@ class IO
       end
 
       # For code that an exception must not interrupt, such as Ruby's close, which then forgets an open descriptor.
-      def without_interrupts(&) = Thread.handle_interrupt(Object => :never, &)
+      def without_interrupts(&)
+        Thread.handle_interrupt(Object => :never, &)
+      end
 
       # Extends an exception with the bytes that a call has moved.
       def mark(exception, with, variable, bytes)
@@ -69,6 +73,15 @@ class IO
         exception.extend(with)
         exception.instance_variable_set(variable, bytes)
         exception
+      end
+
+      # The exception of a copy whose input has ended before `len` bytes.
+      def ended_early(copied, len)
+        partial_write(EOFError.new("end of file reached after #{copied} of #{len} bytes"), copied)
+      end
+
+      def partial_write(error, bytes)
+        bytes.zero? ? error : mark(error, PartialWrite, :@bytes_written, bytes)
       end
 
       # Returns bytes to the object that they were read from, if it accepts them.

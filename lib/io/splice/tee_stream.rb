@@ -25,7 +25,8 @@ class IO
       attr_reader :bytes_written
     end
 
-    module Copying
+    # @private
+    module Copying # :nodoc: all
       # Passes what is written to it on to several outputs.
       # @private
       class Broadcast # :nodoc:
@@ -80,9 +81,28 @@ class IO
         end
       end
 
+      # Reads from pages as from an IO.
+      # @private
+      class PagesReader # :nodoc:
+        attr_accessor :pos
+
+        def initialize(pages)
+          @pages = pages
+          @pos = 0
+        end
+
+        def readpartial(most, buffer)
+          part = @pages.slice(@pos, [most, @pages.bytesize - @pos].min)
+          raise EOFError, "end of file reached" if part.bytesize.zero?
+
+          @pos += part.bytesize
+          buffer.replace(part.to_s)
+        end
+      end
+
       # Writes to the targets without a descriptor. Their errors are kept until the other targets have the same bytes.
       # @private
-      class HandOver
+      class HandOver # :nodoc:
         # These do not keep the string that they are given, so its memory is released at once; any other object may, and
         # gets a new one. With fresh memory for each portion, compressing takes a quarter more CPU.
         KEEP_NOTHING = %w[StringIO Zlib::GzipWriter OpenSSL::Buffering].freeze
@@ -231,10 +251,11 @@ class IO
     #   sum.close_write
     #   sum.read             # => "1eac3d201685bb617a85ea2ff672b5b3  -\n"
     #
-    # @param src [IO, Integer, String, #to_path, #readpartial, #read, #to_io] the source, as for {copy_stream}
-    # @param dsts [Array<IO, Integer, String, #to_path, #write, #to_io>] the targets, as for {copy_stream}
-    # @param len [Integer, nil] how many bytes; nil: to the end
-    # @yieldparam bytes_so_far [Integer] after each portion, and at the end
+    # @param src [IO, Integer, String, Pages, #to_path, #readpartial, #read, #to_io] the source, as for {copy_stream}
+    # @param dsts [Array<IO, Integer, String, #to_path, #write, #to_io>] the targets, as for {copy_stream}.
+    #   An Integer that comes last, after targets that are not Integers, could be meant as a length: then give `len:`
+    # @param len [Integer, nil, false] how many bytes; nil or false: to the end
+    # @yieldparam bytes_so_far [Integer] after each portion, ten times a second while one moves slowly, and at the end
     # @return [Integer] the bytes copied to each target
     # @raise [EOFError] if the input ends before `len`, after what there was has been delivered
     # @raise [PartialTee] mixed into any exception raised after a copy to several targets has begun

@@ -245,8 +245,9 @@ class IO
       def check_descriptor(end_)
         return if descriptor?(end_)
 
-        raise TypeError, "#{kind(end_)} cannot be used in the background, because it has its own methods to " \
-                         "read and write: use the call of the same name in IO::Splice"
+        why = pages?(end_) ? "is not a file, pipe or socket" : "has its own methods to read and write"
+        raise TypeError, "#{kind(end_)} cannot be used in the background, because it #{why}: " \
+                         "use the call of the same name in IO::Splice"
       end
 
       # Raises for an invalid timeout, as Ruby does. A negative one has passed, as for Thread#join.
