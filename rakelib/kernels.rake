@@ -16,8 +16,8 @@ module Kernels
   BINARIES = "tmp/kernels"
   # They run real servers and clients, some against a clock.
   REAL_SERVERS = FileList["test/{examples,rack}_test.rb"]
-  # The calls, the kinds of end, and what is asked of the kernel at run time.
-  QUICK = FileList["test/{splice,tee,vmsplice,pipe_size,targets,errors,denied_calls,nonblocking,fuse}_test.rb"]
+  # The calls, the kinds of end, and TLS by the kernel.
+  QUICK = FileList["test/{splice,tee,vmsplice,pipe_size,targets,errors,nonblocking,tls}_test.rb"]
   QUICK_CORE = %w[splice:: tee:: vmsplice ready:: refusal:: pool:: background::].freeze
 
   module_function

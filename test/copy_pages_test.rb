@@ -137,7 +137,7 @@ class TestCopyPages < Minitest::Test
     pages = Pages.new("bytes")
     assert_raises(TypeError) { copy_stream("/proc/self/exe", pages) }
     error = assert_raises(TypeError) { BACKGROUND.copy_stream(pages, tempfile) }
-    assert_match(/Pages cannot be used in the background, because it is not a file, pipe or socket: use the call of the same name in IO::Splice/, error.message)
+    assert_match(/Pages cannot be used in the background, because it is not a file, pipe or socket/, error.message)
   end
 
   def test_a_buffer_is_refused_with_what_to_do

@@ -76,7 +76,7 @@ impl Opened {
     ) -> Result<R, Error> {
         let opened = once(ruby, || Self::new(ruby, path, flags))?;
         let used = use_file(opened.as_value());
-        let closed = if used.is_ok() { opened.finish() } else { gvl::ensure(|| opened.close()) };
+        let closed = if used.is_ok() { Self::finish(ruby, &opened) } else { gvl::ensure(|| opened.close()) };
         closed.and(used)
     }
 
@@ -137,9 +137,9 @@ impl Opened {
     }
 
     /// `finish`: closes it after a copy that has succeeded. A file system that writes later may say only now that it could not.
-    pub fn finish(&self) -> Result<(), Error> {
-        match self.close_it() {
-            (Some(errno), Ok(())) => Err(error::errno(errno, "close", Some(&self.path()))),
+    pub fn finish(ruby: &Ruby, opened: &Self) -> Result<(), Error> {
+        match opened.close_it() {
+            (Some(errno), Ok(())) => Err(error::errno_at(ruby, errno, "close", opened.path(ruby)?)),
             (_, interrupted) => interrupted,
         }
     }

@@ -259,13 +259,16 @@ class IO
 
         def relay
           @moved_at = Copying.now
-          until (open = @directions.reject(&:over?)).empty?
-            @moved_at = Copying.now if open.reject(&:waits?).map(&:advance).any?
-            wait(open)
-          end
+          advance until @directions.all?(&:over?)
           finished = true
         ensure
           Copying.without_interrupts { @directions.each(&:abort) } unless finished
+        end
+
+        def advance
+          open = @directions.reject(&:over?)
+          @moved_at = Copying.now if open.reject(&:waits?).map(&:advance).any?
+          wait(open)
         end
 
         # Looks only whether somebody's wait is over, when not all have to wait.
