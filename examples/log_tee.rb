@@ -22,11 +22,11 @@ begin
 rescue IO::Splice::PartialTee => e
   raise unless e.target
 
-  # The others have the same bytes, and the next ones are still to be read.
+  # The others, if there are any, have the same bytes, and the next ones are still to be read.
   warn "log_tee: #{e.target.inspect}: #{e.message}"
   all_well = false
   outputs.delete(e.target)
-  retry
+  retry unless outputs.empty?
 rescue SystemCallError => e
   abort "log_tee: #{e.message}"
 end
