@@ -356,7 +356,7 @@ class TestSplice < Minitest::Test
 
   def test_a_full_socket_would_block
     [unix_pair, tcp_pair].each do |here, _|
-      fill(here)
+      fill_up(here)
 
       check_would_block_on_pipe_to(here)
     end
@@ -364,7 +364,7 @@ class TestSplice < Minitest::Test
 
   def test_a_full_socket_in_blocking_mode_would_block
     [unix_pair, tcp_pair].each do |here, _|
-      fill(here)
+      fill_up(here)
       here.nonblock = false
 
       check_would_block_on_pipe_to(here)
