@@ -96,7 +96,7 @@ class IO
   module Splice
     # @!parse
     #   # The version of this gem.
-    #   VERSION = "5.0.0"
+    #   VERSION = "5.1.0"
     #   # Move pages instead of copying them, if possible. Today's kernels ignore it.
     #   # @see https://man7.org/linux/man-pages/man2/splice.2.html
     #   F_MOVE = 1
