@@ -97,6 +97,7 @@ class IO
     # @!parse
     #   # The version of this gem.
     #   VERSION = "5.1.0"
+    #
     #   # Move pages instead of copying them, if possible. Today's kernels ignore it.
     #   # @see https://man7.org/linux/man-pages/man2/splice.2.html
     #   F_MOVE = 1
@@ -108,11 +109,14 @@ class IO
     #   # More will follow at once. Left on for the last piece, the peer waits up to 200 ms for it.
     #   # @see https://man7.org/linux/man-pages/man2/splice.2.html
     #   F_MORE = 4
+    #
     #   # For {vmsplice}: gives an IO::Buffer away. With a String it has no effect.
     #   # @see https://man7.org/linux/man-pages/man2/vmsplice.2.html
     #   F_GIFT = 8
+    #
     #   # This gem's own: continue until all of `len` has moved, or the input ends.
     #   WAITALL = 1 << 31
+    #
     #   # The most bytes that a pipe takes atomically.
     #   # @see https://man7.org/linux/man-pages/man7/pipe.7.html
     #   PIPE_BUF = 4096
