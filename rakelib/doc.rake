@@ -86,7 +86,7 @@ end
 desc "Build the site of the documentation in doc/; a warning or a dead link is an error"
 task doc: "doc:check" do
   rm_rf "doc", verbose: false
-  Site.yard("doc", "--no-stats", "--output-dir", "doc")
+  Site.yard("doc", "--no-stats", "--template-path", "docs/site", "--output-dir", "doc")
   Site.mend_links
   Site.check_headings
   puts "doc/index.html: #{FileList["doc/**/*.html"].size} pages"
