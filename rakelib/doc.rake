@@ -3,14 +3,16 @@
 require "cgi"
 require "open3"
 require "pathname"
+require "uri"
 
 # The site in doc/: .yardopts says what it consists of.
 module Site
   REPOSITORY = "#{GEMSPEC.homepage}/blob/main".freeze
   TEXTS = FileList["*.md", "docs/**/*.md", "LICENSE"]
-  # A link to somewhere on this site, and one to a heading.
+  # A link from a text to a file.
   LINK = /(href|src)="([^"#:?]+)(?=["#])/
-  HEADING = /href="([^"#:?]*)#([^"]+)"/
+  # Any link to somewhere on this site: the file, and the place in it.
+  INSIDE = /(?:href|src)=["'](?![a-z]+:)([^"'#?]*)[^"'#]*#?([^"']*)/
 
   module_function
 
@@ -58,13 +60,17 @@ module Site
     path
   end
 
-  def check_headings
-    pages.each do |page, text|
-      File.read("doc/#{page}").scan(HEADING) do |target, heading|
-        File.read("doc/#{target.empty? ? page : target}").include?(%(id="#{heading}")) or
-          abort "#{text}: there is no heading ##{heading} in #{target}"
-      end
+  def check_links
+    dead = FileList["doc/**/*.html"].flat_map do |page|
+      links = File.read(page).scan(INSIDE).uniq.map { |link| link.map { |part| URI::DEFAULT_PARSER.unescape(part) } }
+      links.reject { |file, place| there?(file.empty? ? page : page.pathmap("%d/#{file}"), place) }
+           .map { |link| "#{page}: #{link.join("#").delete_suffix("#")}" }
     end
+    dead.empty? or abort "dead links:\n#{dead.join("\n")}"
+  end
+
+  def there?(file, place)
+    File.file?(file) && (place.empty? || File.read(file).include?(%(id="#{place}")))
   end
 end
 
@@ -88,6 +94,6 @@ task doc: "doc:check" do
   rm_rf "doc", verbose: false
   Site.yard("doc", "--no-stats", "--template-path", "docs/site", "--output-dir", "doc")
   Site.mend_links
-  Site.check_headings
+  Site.check_links
   puts "doc/index.html: #{FileList["doc/**/*.html"].size} pages"
 end

@@ -16,7 +16,7 @@ end
 def guides
   readme = options.readme.contents
   files = options.files.select { |file| file.filename.start_with?("docs/guides/") }
-  [options.readme, *files.sort_by { |file| readme.index("(#{file.filename})") }]
+  [options.readme, *files.sort_by { |file| readme.index("(#{file.filename}") || readme.size }]
 end
 
 def sections_of_contents

@@ -10,4 +10,5 @@ def menu_lists
   [{ type: "class", title: "Contents" }, { type: "method", title: "Methods" }]
 end
 
-def url_for_list(type) = super(type == "file" ? "class" : type)
+# A text would have a list of texts beside it.
+def layout = super.sub('src="file_list.html', 'src="class_list.html')
