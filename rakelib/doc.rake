@@ -17,7 +17,9 @@ module Site
   module_function
 
   def yard(*args)
-    report, status = Open3.capture2e("yard", *args, "--fail-on-warning", "--no-save")
+    # Before Ruby 3.2, YARD 0.9.43 misses Set.
+    env = { "RUBYOPT" => "#{ENV.fetch("RUBYOPT", nil)} -rset" }
+    report, status = Open3.capture2e(env, "yard", *args, "--fail-on-warning", "--no-save")
     status.success? or abort "#{report}yard #{args.first}: a warning is an error"
     report
   rescue Errno::ENOENT
