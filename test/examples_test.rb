@@ -307,7 +307,8 @@ class TestExamples < Minitest::Test
   end
 
   def test_log_tee_ends_when_no_output_is_left
-    shell "{ cat large | EXAMPLES/log_tee.rb; echo $? > status; } | head -c 1 > one", says: /\Alog_tee: #<IO:<STDOUT>>: Broken pipe/
+    shell "{ cat large | EXAMPLES/log_tee.rb; echo $? > status; } | head -c 1 > one",
+          says: /\Alog_tee: #<IO:<STDOUT>>: Broken pipe/
     assert_equal "1\n", File.read(path("status"))
   end
 
