@@ -117,7 +117,10 @@ impl Pages {
 
     /// The pages behind an object, if it is of this kind.
     pub fn from_value(value: Value) -> Option<Self> {
-        RTypedData::from_value(value)?.get::<Self>().ok().cloned()
+        let data = RTypedData::from_value(value)?;
+        // To ask `get` alone would make an exception of each object that is something else.
+        let is_pages = data.is_kind_of(<Self as TypedData>::class(&Ruby::get_with(value)));
+        is_pages.then(|| data.get::<Self>().ok().cloned()).flatten()
     }
 
     pub fn len(&self) -> usize {
