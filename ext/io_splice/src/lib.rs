@@ -56,14 +56,13 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     let io = ruby.class_io();
     let splice = io.define_module("Splice")?;
 
-    // Private constants of the Ruby layer, so that none of this is for users to call.
+    io.define_singleton_method("splice", function!(transfer::splice, -1))?;
+    io.define_singleton_method("trysplice", function!(transfer::trysplice, -1))?;
+    io.define_singleton_method("tee", function!(transfer::tee, -1))?;
+    io.define_singleton_method("trytee", function!(transfer::trytee, -1))?;
+    io.define_singleton_method("vmsplice", function!(vmsplice::vmsplice, -1))?;
+    // A private constant of the Ruby layer, so that none of this is for users to call.
     let copying = splice.define_module("Copying")?;
-    let calls = splice.define_module("SystemCalls")?;
-    calls.define_singleton_method("splice", function!(transfer::splice, -1))?;
-    calls.define_singleton_method("trysplice", function!(transfer::trysplice, -1))?;
-    calls.define_singleton_method("tee", function!(transfer::tee, -1))?;
-    calls.define_singleton_method("trytee", function!(transfer::trytee, -1))?;
-    calls.define_singleton_method("vmsplice", function!(vmsplice::vmsplice, -1))?;
     copying.define_singleton_method("copy", function!(copy::copy_stream, -1))?;
     copying.define_singleton_method("copy_by_methods", function!(copy::copy_by_methods, -1))?;
     copying.define_singleton_method("copy_between", function!(copy::copy_between, -1))?;

@@ -1,34 +1,40 @@
 # frozen_string_literal: true
 
-# The system calls as Ruby methods, so that they tell their parameters: to irb, to Method#parameters and to ri. YARD has
-# what is said of them in splice.rb. The comments here are for ri.
+# The system calls of IO::Splice, as methods that tell their parameters to irb and to Method#parameters. Those of IO are
+# native, since this layer would be a tenth of what the shortest call costs. YARD has what is said of both in splice.rb;
+# the comments here are for ri.
 class IO
   # rubocop:disable Metrics/ParameterLists -- the system call's own
 
+  ##
+  # :singleton-method: splice
+  # :call-seq: splice(io_in, off_in, io_out, off_out, len, flags = 0)
+  #
   # Moves bytes between a pipe and something else, or between two pipes: splice(2). See IO::Splice.splice.
-  def self.splice(io_in, off_in, io_out, off_out, len, flags = 0)
-    Splice.splice(io_in, off_in, io_out, off_out, len, flags)
-  end
 
+  ##
+  # :singleton-method: trysplice
+  # :call-seq: trysplice(io_in, off_in, io_out, off_out, len, flags = 0)
+  #
   # IO.splice that never waits: it returns :EAGAIN, and nil at the end of the input. See IO::Splice.trysplice.
-  def self.trysplice(io_in, off_in, io_out, off_out, len, flags = 0)
-    Splice.trysplice(io_in, off_in, io_out, off_out, len, flags)
-  end
 
+  ##
+  # :singleton-method: tee
+  # :call-seq: tee(io_in, io_out, len, flags = 0)
+  #
   # Duplicates what is in one pipe into another: tee(2). See IO::Splice.tee.
-  def self.tee(io_in, io_out, len, flags = 0)
-    Splice.tee(io_in, io_out, len, flags)
-  end
 
+  ##
+  # :singleton-method: trytee
+  # :call-seq: trytee(io_in, io_out, len, flags = 0)
+  #
   # IO.tee that never waits: it returns :EAGAIN, and nil at the end of the input. See IO::Splice.trytee.
-  def self.trytee(io_in, io_out, len, flags = 0)
-    Splice.trytee(io_in, io_out, len, flags)
-  end
 
+  ##
+  # :singleton-method: vmsplice
+  # :call-seq: vmsplice(io, data, flags = 0)
+  #
   # Puts memory into a pipe: vmsplice(2). See IO::Splice.vmsplice.
-  def self.vmsplice(io, data, flags = 0)
-    Splice.vmsplice(io, data, flags)
-  end
 
   ##
   # :method: pipe_size
@@ -47,32 +53,30 @@ class IO
     #
     # Returns the bytes moved.
     def splice(io_in, off_in, io_out, off_out, len, flags = 0)
-      SystemCalls.splice(io_in, off_in, io_out, off_out, len, flags)
+      IO.splice(io_in, off_in, io_out, off_out, len, flags)
     end
 
     # As Splice.splice with F_NONBLOCK, but returns :EAGAIN if it would have to wait, and nil at the end of the input.
     def trysplice(io_in, off_in, io_out, off_out, len, flags = 0)
-      SystemCalls.trysplice(io_in, off_in, io_out, off_out, len, flags)
+      IO.trysplice(io_in, off_in, io_out, off_out, len, flags)
     end
 
     # Duplicates up to `len` bytes of what is in one pipe into another, and leaves them in the first: tee(2). Waits,
     # unless `flags` say F_NONBLOCK. Returns the bytes duplicated.
     def tee(io_in, io_out, len, flags = 0)
-      SystemCalls.tee(io_in, io_out, len, flags)
+      IO.tee(io_in, io_out, len, flags)
     end
 
     # As Splice.tee with F_NONBLOCK, but returns :EAGAIN if it would have to wait, and nil at the end of the input.
     def trytee(io_in, io_out, len, flags = 0)
-      SystemCalls.trytee(io_in, io_out, len, flags)
+      IO.trytee(io_in, io_out, len, flags)
     end
 
     # Puts memory into a pipe, all of it: vmsplice(2). `data` is a String, an IO::Buffer, an IO::Splice::Pages, or an
     # Array of them. Whoever reads gets what it held when the call was made. Returns the bytes put in.
     def vmsplice(io, data, flags = 0)
-      SystemCalls.vmsplice(io, data, flags)
+      IO.vmsplice(io, data, flags)
     end
-
-    private_constant :SystemCalls
   end
 
   # rubocop:enable Metrics/ParameterLists
