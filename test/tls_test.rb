@@ -434,14 +434,7 @@ class TestTLS < Minitest::Test
 
   # Without the kernel OpenSSL can update its keys; through it that depends on the versions of both.
   def test_a_client_that_updates_its_keys
-    [true, false].each do |kernel|
-      with_client_of_openssl(TLS13, kernel) do |server, say|
-        target = tempfile
-        copy = thread { IO::Splice.copy_stream(server, target) }
-        tell(say, "one", "K", "two")
-        assert_copied_or_broken(copy, target, "one\ntwo\n", broken: kernel)
-      end
-    end
+    [true, false].each { |kernel| check_copy_from(%w[one K two], TLS13, kernel, "one\ntwo\n", broken: kernel) }
   end
 
   # The tickets of TLS 1.3 are the first that a client gets.
@@ -460,14 +453,7 @@ class TestTLS < Minitest::Test
   end
 
   def test_a_client_that_wants_to_renegotiate
-    [true, false].each do |kernel|
-      with_client_of_openssl(TLS12, kernel) do |server, say|
-        target = tempfile
-        copy = thread { IO::Splice.copy_stream(server, target) }
-        tell(say, "one", "R")
-        assert_copied_or_broken(copy, target, "one\n", broken: true)
-      end
-    end
+    [true, false].each { |kernel| check_copy_from(%w[one R], TLS12, kernel, "one\n", broken: true) }
   end
 
   def test_in_the_background_what_only_openssl_can_do_is_an_error
@@ -477,7 +463,7 @@ class TestTLS < Minitest::Test
       target = tempfile
       transfer = BACKGROUND.copy_stream(server, target, close: false)
       say.puts("one")
-      sleep 0.01 until transfer.bytes == 4
+      guarded { sleep 0.01 until transfer.bytes == 4 }
       say.puts("R")
       assert_kind_of(Errno::EOPNOTSUPP, guarded { transfer.wait.error })
       assert_equal "one\n", written(target)
@@ -532,6 +518,16 @@ class TestTLS < Minitest::Test
     yield server, client
   ensure
     [acceptor, socket, client].compact.each(&:close)
+  end
+
+  # A client that is told these lines.
+  def check_copy_from(lines, version, kernel, sent, broken:)
+    with_client_of_openssl(version, kernel) do |server, say|
+      target = tempfile
+      copy = thread { IO::Splice.copy_stream(server, target) }
+      tell(say, *lines)
+      assert_copied_or_broken(copy, target, sent, broken:)
+    end
   end
 
   # Each by itself, since a command is what a line is that is read alone.
