@@ -45,6 +45,34 @@ class TestInterrupts < Minitest::Test
     assert_equal "unwritten", into.read
   end
 
+  # What each of these calls does, again and again, when another thread raises something. Those that swallow it.
+  SWALLOWED = <<~'RUBY'
+    Thread.report_on_exception = false
+    null = File.open(File::NULL, "r+")
+    background = IO::Splice::Background.new
+    calls = { ktls: -> { IO::Splice.ktls(nil) },
+              copy_stream: -> { IO::Splice.copy_stream(StringIO.new("some"), null) },
+              tee_stream: -> { IO::Splice.tee_stream(null, null) },
+              background: -> { background.copy_stream(null, null, close: false).value } }
+    swallowed = calls.reject do |name, call|
+      50.times.all? do
+        calling = Thread.new { loop { call.call rescue (raise unless $!.is_a?(TypeError)) } }
+        sleep(0.001)
+        calling.raise("stop")
+        !!calling.join(10)
+      rescue RuntimeError
+        true
+      end
+    end
+    print(swallowed.keys)
+  RUBY
+  private_constant :SWALLOWED
+
+  # Ruby's own `defined?(A::B)`, for one, swallows it where there is no A.
+  def test_no_interrupt_is_lost_in_a_call_that_does_not_wait
+    assert_equal "[]", in_ruby(SWALLOWED, "-rstringio")
+  end
+
   # An exception for such a number would let the interrupt in, which would be taken for it.
   def test_no_interrupt_is_lost_while_a_huge_number_is_looked_at
     lost = 20.times.count do

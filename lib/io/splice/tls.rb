@@ -35,7 +35,8 @@ class IO
       module_function
 
       def tls?(end_)
-        return false unless defined?(::OpenSSL::SSL::SSLSocket)
+        # `defined?(::OpenSSL::SSL)` would swallow an exception that another thread raises meanwhile.
+        return false unless ::Object.const_defined?("OpenSSL::SSL::SSLSocket")
 
         case end_
         when ::OpenSSL::SSL::SSLSocket then true
