@@ -22,7 +22,7 @@ use crate::wait::{sleep, wait_until_ready};
 /// No descriptor is duplicated for that: when the duplicate of a file is closed, the process loses its locks of that file
 /// (`F_SETLK` of fcntl(2)). A number without an IO is the caller's to keep open.
 pub fn without_gvl(call: &str, ends: &[End], work: &mut dyn FnMut(&[BorrowedFd<'_>])) -> Result<(), Error> {
-    use_ends(call, ends, true, &mut Vec::with_capacity(ends.len()), work)
+    use_all(call, ends, true, work)
 }
 
 /// As [`without_gvl`], for work that waits for nobody. When it is done, it is no error that an end is being closed: whoever
@@ -37,8 +37,7 @@ pub fn attempt_without_gvl(
         work(fds);
         done = true;
     };
-    let result = use_ends(call, ends, false, &mut Vec::with_capacity(ends.len()), &mut work);
-    match result {
+    match use_all(call, ends, false, &mut work) {
         Err(error) if done && is_close(&error, ends) => Ok(()),
         result => result,
     }
@@ -53,8 +52,7 @@ pub fn inspect_without_gvl<R>(
 ) -> Result<R, Error> {
     let mut found = Err(Errno::INTR);
     if gvl::alone() {
-        let fds = ends.iter().map(|end| descriptor_of(call, end)).collect::<Result<Vec<_>, Error>>()?;
-        found = inspect(&fds);
+        found = inspect(&descriptors_of(call, ends)?);
     } else {
         attempt_without_gvl(call, ends, &mut |fds| found = inspect(fds))?;
     }
@@ -66,7 +64,34 @@ fn is_close(error: &Error, ends: &[End]) -> bool {
         && ends.iter().any(|end| end.descriptor_if_open().is_none())
 }
 
-fn use_ends<'fd>(
+fn use_all(
+    call: &str,
+    ends: &[End],
+    waits: bool,
+    work: &mut dyn FnMut(&[BorrowedFd<'_>]),
+) -> Result<(), Error> {
+    while gvl::alone() {
+        // Nobody but a signal's handler can close an end. It runs here, before the descriptors are looked up, and not again
+        // before the work.
+        gvl::check_interrupts()?;
+        let fds = descriptors_of(call, ends)?;
+        if gvl::alone() && gvl::without(|| work(&fds)).is_some() {
+            return Ok(());
+        }
+    }
+    use_beside_others(call, ends, waits, &mut Vec::with_capacity(ends.len()), work)
+}
+
+/// The descriptors of all ends, each of which must be open.
+fn descriptors_of<'end>(call: &str, ends: &'end [End]) -> Result<Vec<BorrowedFd<'end>>, Error> {
+    let mut fds = Vec::with_capacity(ends.len());
+    for end in ends {
+        fds.push(descriptor_of(call, end)?);
+    }
+    Ok(fds)
+}
+
+fn use_beside_others<'fd>(
     call: &str,
     ends: &'fd [End],
     waits: bool,
@@ -81,21 +106,17 @@ fn use_ends<'fd>(
         gvl::check_interrupts()?;
     }
     // For a moment at each of them the GVL is gone, in which those that are still to come may be closed.
-    let fd = match end.descriptor_if_open() {
-        Some(fd) => fd,
-        None => descriptor_of(call, end)?,
-    };
-    end.check_tls(call, fd)?;
-    let io = end
-        .ruby_io()
-        .filter(|io| !gvl::alone() && !ends[..fds.len()].iter().any(|other| other.ruby_io() == Some(*io)));
+    let fd = descriptor_of(call, end)?;
+    let io = end.ruby_io().filter(|io| !ends[..fds.len()].iter().any(|other| other.ruby_io() == Some(*io)));
     fds.push(fd);
     match io {
         Some(io) if fds.len() == ends.len() => {
             gvl::without_while_using(io.as_ptr(), fd.as_raw_fd(), || work(fds))
         }
-        Some(io) => gvl::while_using(io.as_ptr(), fd.as_raw_fd(), || use_ends(call, ends, waits, fds, work)),
-        None => use_ends(call, ends, waits, fds, work),
+        Some(io) => {
+            gvl::while_using(io.as_ptr(), fd.as_raw_fd(), || use_beside_others(call, ends, waits, fds, work))
+        }
+        None => use_beside_others(call, ends, waits, fds, work),
     }
 }
 
