@@ -123,19 +123,26 @@ pub fn copy(
     let Extent { len, offset, as_rubys } = extent;
     let input = End::new(ruby, src, Side::Input)?;
     let output = End::new(ruby, dst, Side::Output)?;
-    descriptors_for_copy(NAME, &input, &output)?;
+    let (fd_in, fd_out) = descriptors_for_copy(NAME, &input, &output)?;
     if len == Some(0) && input.is_io() && output.is_io() && progress.is_none() {
         return Ok(0);
     }
-    let hints = hints(ruby, input, output, offset, as_rubys);
-    let plan =
-        inspect_without_gvl(NAME, &[input, output], |fds| Plan::new(fds[0], fds[1], len, offset, hints))?;
+    let scheduled = gvl::scheduled();
+    let hints = Hints { may_wait: as_rubys && !scheduled, ..hints(ruby, input, output, offset, as_rubys) };
+    let plan = match gvl::alone() {
+        true => {
+            Plan::new(fd_in, fd_out, len, offset, hints).map_err(|errno| error::errno(errno, NAME, None))?
+        }
+        false => {
+            inspect_without_gvl(NAME, &[input, output], |fds| Plan::new(fds[0], fds[1], len, offset, hints))?
+        }
+    };
     empty_opened(ruby, NAME, Some(&input), &[dst])?;
     let mut copy = CopyStream::new(plan, len, offset);
     if progress.is_some() {
         copy.report();
     }
-    if gvl::scheduled() {
+    if scheduled {
         copy.never_block();
     }
     let read_ahead = |copy: &mut CopyStream| {
@@ -196,6 +203,9 @@ pub fn hints(ruby: &Ruby, input: End, output: End, offset: Option<u64>, to_size:
     Hints {
         likely_file_in: offset.is_some() || input.is_file(ruby),
         likely_file_out: output.is_file(ruby),
+        likely_socket_in: input.is_duplex(),
+        likely_socket_out: output.is_duplex(),
+        may_wait: false,
         can_unread: input.is_io(),
         to_size,
         tls_in: input.is_tls().then_some(ControlRecords::Left),

@@ -383,7 +383,12 @@ fn plan(
         return Ok(CopyStream::default());
     }
     let likely_file = end.is_file(ruby) || end.is_opened();
-    let hints = Hints { likely_file_in: likely_file, likely_file_out: likely_file, ..Hints::default() };
+    let hints = Hints {
+        likely_file_in: likely_file,
+        likely_file_out: likely_file,
+        likely_socket_in: end.is_duplex(),
+        ..Hints::default()
+    };
     let plan = inspect_without_gvl(NAME, &[end], |fds| plan(fds[0], hints))?;
     keep_alive(&end);
     let mut copy = CopyStream::new(plan, None, extent.offset);

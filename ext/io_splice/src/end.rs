@@ -132,6 +132,11 @@ impl End {
         unsafe { Value::from_raw(io) }.is_kind_of(ruby.class_file())
     }
 
+    /// Whether Ruby takes it for something that goes both ways: a socket, or what `IO.popen` makes.
+    pub fn is_duplex(self) -> bool {
+        self.ruby_io().is_some_and(RubyIo::is_duplex)
+    }
+
     /// Whether it is an IO, which has a buffer that bytes can be put back into.
     pub fn is_io(self) -> bool {
         matches!(self.kind, Kind::Io(_))
@@ -326,6 +331,10 @@ pub fn descriptor<'end>(
 
 /// The descriptor of one end, if it is open.
 pub fn descriptor_of<'end>(call: &str, end: &'end End) -> Result<BorrowedFd<'end>, Error> {
+    if let Some(fd) = end.descriptor_if_open() {
+        end.check_tls(call, fd)?;
+        return Ok(fd);
+    }
     let mut fd = -1;
     protect(|| {
         // SAFETY: it runs under `protect`.

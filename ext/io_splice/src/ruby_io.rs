@@ -85,10 +85,18 @@ impl RubyIo {
     }
 
     fn is_open_for(self, mode: u32) -> bool {
+        self.modes() & mode != 0 && self.fd() >= 0
+    }
+
+    /// Whether it goes both ways.
+    pub fn is_duplex(self) -> bool {
+        self.modes() & rb_sys::FMODE_DUPLEX != 0
+    }
+
+    fn modes(self) -> u32 {
         // SAFETY: the pointer is valid. In Ruby 4 the mode has the type of an enum that has no names for most of its
         // values, so it is read as the number that it is.
-        let modes = unsafe { (&raw const (*self.0).mode).cast::<u32>().read() };
-        modes & mode != 0 && self.fd() >= 0
+        unsafe { (&raw const (*self.0).mode).cast::<u32>().read() }
     }
 
     fn read_buffers_are_empty(self) -> bool {

@@ -2,6 +2,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, fcntl_getfl, fstat, major, minor};
+use rustix::net::SocketType;
+use rustix::net::sockopt::socket_type;
 
 use crate::PrivateFd;
 
@@ -13,6 +15,7 @@ pub(crate) struct Descriptor {
     mode: OFlags,
     kind: FileType,
     stat: Option<Stat>,
+    socket_type: Option<SocketType>,
 }
 
 impl Descriptor {
@@ -31,7 +34,7 @@ impl Descriptor {
             return Self::with_mode(fd, mode);
         }
         let kind = if mode & OFlags::ACCMODE == OFlags::RDWR { FileType::Socket } else { FileType::Fifo };
-        Ok(Self { mode, kind, stat: None })
+        Ok(Self { mode, kind, stat: None, socket_type: None })
     }
 
     /// As [`Descriptor::inspect`]; what is likely a file is asked at once what it is, and not how it is open.
@@ -46,6 +49,19 @@ impl Descriptor {
         if is_known { Ok(file) } else { Ok(Self::with_stat(fcntl_getfl(fd)?, stat)) }
     }
 
+    /// As [`Descriptor::inspect`]; what is likely a socket is asked of which type, and not how it is open.
+    pub fn inspect_likely_socket(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
+        match socket_type(fd) {
+            Ok(socket_type) => Ok(Self {
+                mode: OFlags::empty(),
+                kind: FileType::Socket,
+                stat: None,
+                socket_type: Some(socket_type),
+            }),
+            Err(_) => Self::inspect(fd),
+        }
+    }
+
     /// As [`Descriptor::inspect`], and takes no descriptor's word for what it is.
     pub fn inspect_with_fstat(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
         Self::with_mode(fd, fcntl_getfl(fd)?)
@@ -56,7 +72,12 @@ impl Descriptor {
     }
 
     fn with_stat(mode: OFlags, stat: Stat) -> Self {
-        Self { mode, kind: FileType::from_raw_mode(stat.st_mode), stat: Some(stat) }
+        Self { mode, kind: FileType::from_raw_mode(stat.st_mode), stat: Some(stat), socket_type: None }
+    }
+
+    /// If it is known.
+    pub fn socket_type(&self) -> Option<SocketType> {
+        self.socket_type
     }
 
     pub fn kind(&self) -> FileType {

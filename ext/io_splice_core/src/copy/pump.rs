@@ -466,6 +466,11 @@ impl<K: Kernel> Pump<K> {
         Ok([ready.input, ready.output][index] && !(is_socket && ready.only_error[index]))
     }
 
+    /// Whether the input may be read now. A socket need not be asked: [`Kernel::read_now`] never waits for it.
+    fn may_read(&mut self, input: BorrowedFd<'_>) -> Result<bool> {
+        Ok(!self.plan.poll_first_in || self.plan.socket_in || self.may_call(Side::Input, input, input)?)
+    }
+
     fn is_ready(&mut self, side: Side, input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Result<bool> {
         match side {
             Side::Input => self.kernel.ready(input, input).map(|ready| ready.input),
@@ -478,7 +483,7 @@ impl<K: Kernel> Pump<K> {
         if len == 0 {
             return Ok(Advance::Done);
         }
-        if self.plan.poll_first_in && !self.may_call(Side::Input, input, input)? {
+        if !self.may_read(input)? {
             return Ok(Advance::Blocked(Side::Input));
         }
         self.read_size = buffer.len() as u32;
@@ -494,11 +499,14 @@ impl<K: Kernel> Pump<K> {
             0 => return Ok(Advance::Done),
             len => len,
         };
+        if route == Route::ReadWrite {
+            return match self.may_read(input)? {
+                true => self.fill_buffer(input, len),
+                false => Ok(Advance::Blocked(Side::Input)),
+            };
+        }
         if self.plan.poll_first_in && !self.may_call(Side::Input, input, input)? {
             return Ok(Advance::Blocked(Side::Input));
-        }
-        if route == Route::ReadWrite {
-            return self.fill_buffer(input, len);
         }
         let Some(len) = self.reserve(input, len)? else { return self.read_on(input) };
         match self.in_flight.fill_pipe(&mut self.kernel, input, self.position.offset(), len) {

@@ -530,6 +530,14 @@ impl Kernel for Model {
         Ok(found.len())
     }
 
+    fn read_now(&mut self, fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
+        // It never waits for a socket.
+        if self.0.borrow().case.from == From::BlockingSocket {
+            self.0.borrow_mut().asked.input = true;
+        }
+        self.read(fd, None, buffer)
+    }
+
     fn write(&mut self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
         let world = &mut *self.0.borrow_mut();
         assert!(world.is_output(fd) && !bytes.is_empty());
