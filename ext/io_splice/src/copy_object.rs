@@ -382,7 +382,7 @@ fn plan(
     if extent.len == Some(0) && end.is_io() {
         return Ok(CopyStream::default());
     }
-    let likely_file = end.is_file(ruby) || end.is_opened();
+    let likely_file = end.is_file(ruby);
     let hints = Hints {
         likely_file_in: likely_file,
         likely_file_out: likely_file,

@@ -125,9 +125,9 @@ impl End {
         }
     }
 
-    /// Whether Ruby takes it for a file, which may be a FIFO or a device all the same.
+    /// Whether it was opened at a path, as far as Ruby knows: it may be a FIFO or a device all the same.
     pub fn is_file(self, ruby: &Ruby) -> bool {
-        let Kind::Io(io) = self.kind else { return false };
+        let Kind::Io(io) = self.kind else { return self.is_opened() };
         // SAFETY: `io` is an IO.
         unsafe { Value::from_raw(io) }.is_kind_of(ruby.class_file())
     }

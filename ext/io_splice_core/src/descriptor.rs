@@ -95,8 +95,18 @@ impl Descriptor {
     ///
     /// [Linux]: https://man7.org/linux/man-pages/man4/null.4.html
     pub fn is_memory(&self) -> bool {
-        let device = self.stat.filter(|_| self.kind == FileType::CharacterDevice).map(|stat| stat.st_rdev);
-        device.is_some_and(|device| major(device) == 1 && matches!(minor(device), 3 | 5 | 7))
+        matches!(self.device(), Some((1, 3 | 5 | 7)))
+    }
+
+    /// Whether it is `/dev/null`.
+    pub fn is_null(&self) -> bool {
+        self.device() == Some((1, 3))
+    }
+
+    /// The numbers of a character device.
+    fn device(&self) -> Option<(u32, u32)> {
+        let device = self.stat.filter(|_| self.kind == FileType::CharacterDevice)?.st_rdev;
+        Some((major(device), minor(device)))
     }
 
     pub fn is_nonblocking(&self) -> bool {

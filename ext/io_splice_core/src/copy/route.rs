@@ -101,7 +101,7 @@ impl Hints {
             FileType::Socket => self.can_unread,
             // To a socket splice(2) is quicker.
             FileType::Fifo => self.can_unread && !self.likely_socket_out,
-            _ => false,
+            _ => from.is_null(),
         }
     }
 }
@@ -362,7 +362,7 @@ fn check_offset(fd_in: BorrowedFd<'_>, from: &Descriptor, offset: Option<u64>) -
 
 /// The most that is going to be copied, as far as that is known: a file may grow.
 fn most(from: &Descriptor, len: Option<u64>) -> u64 {
-    let size = (from.kind() == FileType::RegularFile).then(|| from.size());
+    let size = (from.kind() == FileType::RegularFile || from.is_null()).then(|| from.size());
     len.unwrap_or(u64::MAX).min(size.unwrap_or(u64::MAX))
 }
 
