@@ -129,7 +129,12 @@ impl End {
     pub fn is_file(self, ruby: &Ruby) -> bool {
         let Kind::Io(io) = self.kind else { return self.is_opened() };
         // SAFETY: `io` is an IO.
-        unsafe { Value::from_raw(io) }.is_kind_of(ruby.class_file())
+        match unsafe { (*(io as *const rb_sys::RBasic)).klass } {
+            class if class == ruby.class_io().as_raw() => false,
+            class if class == ruby.class_file().as_raw() => true,
+            // SAFETY: the same.
+            _ => unsafe { Value::from_raw(io) }.is_kind_of(ruby.class_file()),
+        }
     }
 
     /// Whether Ruby takes it for something that goes both ways: a socket, or what `IO.popen` makes.
