@@ -117,7 +117,11 @@ Peer = Struct.new(:title, :command, :config, :version) do
   end
 
   def listening_port
-    sockets = Dir["/proc/#{pid}/fd/*"].filter_map { |fd| File.readlink(fd)[/\Asocket:\[(\d+)\]/, 1] }
+    sockets = Dir["/proc/#{pid}/fd/*"].filter_map do |fd|
+      File.readlink(fd)[/\Asocket:\[(\d+)\]/, 1]
+    rescue Errno::ENOENT
+      nil # closed meanwhile
+    end
     lines = File.readlines("/proc/net/tcp").map(&:split)
     lines.find { |line| line[3] == "0A" && sockets.include?(line[9]) }&.then { |line| line[1].split(":").last.hex }
   end
