@@ -24,6 +24,8 @@ options[:whole] = false if options[:peer]
 # Each connection takes two descriptors in each process, and in that of C's loop six.
 IDLE = options[:idle].clamp(0, DESCRIPTORS / 4)
 COUNTS = [1, 64, 256, 1000].freeze
+GOOD = 100
+BAD = [9 * GOOD, IDLE].min
 
 wanted = options.fetch(:peer, "").downcase
 all = peers
@@ -134,6 +136,29 @@ if table
     turns.peer(:ruby) { short(ruby, bytes: 0) }
     turns.warm_up
     table.add("connect, #{KIB} bytes there and back, close", turns.run(ROUNDS))
+  end
+end
+
+# Seconds that good connections take alone, and beside bad ones.
+Beside = Struct.new(:alone, :beside, :times)
+
+def beside(peer)
+  alone, beside = [0, BAD].map do |bad|
+    (took,), = with_cpu(peer, "beside", GOOD, BYTES / GOOD, 0, bad)
+    took / 1e9
+  end
+  Beside.new(alone, beside, beside / alone)
+end
+
+# The proxies in C and Go end at the first reset.
+ROBUST = CHOSEN.slice(:gem, :splicing)
+about = ["of four bad ones, one client sends byte by byte, one urgent bytes, one never reads, and one has reset"]
+metrics = { alone: ["s alone", "less", 3], beside: ["s beside them", "less", 3], times: ["times as long", "less", 2] }
+table = results.table("Good connections beside bad ones", peers: TITLES.slice(*ROBUST.keys), metrics:, about:)
+if table
+  running(ROBUST) do
+    table.add("#{GOOD} good ones beside #{BAD} bad ones", in_turns(ROBUST) { |peer| beside(peer) },
+              goals: [Goal.new(metric: :times, most: 2.0)])
   end
 end
 

@@ -7,6 +7,10 @@
  * each of those that were idle. It fails if bytes are missing, or too many, or wrong; only with CHECK = 1 it looks
  * at all of them.
  *
+ * `client beside PORT LISTENER COUNT TO_SERVER TO_CLIENT BAD` does the same, and checks nothing, while BAD other
+ * connections misbehave: of four, one client sends byte by byte, one sends urgent bytes, one never reads what its server
+ * sends on and on, and one resets the connection.
+ *
  * `client trips PORT LISTENER COUNT IDLE` opens one connection and IDLE more in the same way, and then sends COUNT
  * messages of 100 bytes over the one, each when the last one has been answered. It says the median of the nanoseconds
  * there and back, and how long 99 of 100 took at most. It keeps all connections until its input ends.
@@ -225,7 +229,46 @@ static void *stream(void *argument)
     return NULL;
 }
 
-static void streams(int port, int listener, int count, long long to_server, long long to_client, int idle, int check)
+/* How often each of those sends that misbehave. */
+enum { TURN_MS = 20 };
+
+static void *misbehave(void *argument)
+{
+    struct side *bad = argument;
+    static char buffer[SEND];
+    for (;;) {
+        for (int i = 0; i < bad->count; i += 2) {
+            int client = bad->ends[i].fd, server = bad->ends[i + 1].fd;
+            /* An error is no matter: the proxy may end the connection. */
+            switch (i / 2 % 4) {
+            case 0:
+            case 1:
+                send(client, "x", 1, MSG_NOSIGNAL | MSG_DONTWAIT | (i / 2 % 4 ? MSG_OOB : 0));
+                recv(server, buffer, sizeof buffer, MSG_DONTWAIT);
+                break;
+            case 2:
+                send(server, buffer, sizeof buffer, MSG_NOSIGNAL | MSG_DONTWAIT);
+            }
+        }
+        poll(NULL, 0, TURN_MS);
+    }
+    return NULL;
+}
+
+static void begin_to_misbehave(struct side *bad)
+{
+    for (int i = 6; i < bad->count; i += 8) {
+        struct linger reset = {1, 0};
+        if (setsockopt(bad->ends[i].fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset))
+            err(1, "setsockopt");
+        close(bad->ends[i].fd);
+    }
+    if (pthread_create(&bad->thread, NULL, misbehave, bad))
+        errx(1, "pthread_create");
+}
+
+static void streams(int port, int listener, int count, long long to_server, long long to_client, int idle, int check,
+                    int bad)
 {
     int all = count + idle;
     struct end *clients = calloc(all, sizeof *clients), *servers = calloc(all, sizeof *servers);
@@ -238,6 +281,13 @@ static void streams(int port, int listener, int count, long long to_server, long
         open_connection(port, listener, &clients[i].fd, &servers[i].fd);
     }
     struct side client = {clients, count, check, 0}, server = {servers, count, check, 0};
+    struct side others = {calloc(2 * bad + 1, sizeof *others.ends), 2 * bad, 0, 0};
+    if (!others.ends)
+        err(1, "calloc");
+    for (int i = 0; i < others.count; i += 2)
+        open_connection(port, listener, &others.ends[i].fd, &others.ends[i + 1].fd);
+    if (bad)
+        begin_to_misbehave(&others);
 
     ready();
     long long start = nanoseconds();
@@ -397,7 +447,9 @@ int main(int argc, char **argv)
     make_pattern();
     if (!strcmp(mode, "stream") && argc == 9)
         streams(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]), atoll(argv[5]), atoll(argv[6]), atoi(argv[7]),
-                atoi(argv[8]));
+                atoi(argv[8]), 0);
+    else if (!strcmp(mode, "beside") && argc == 8)
+        streams(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]), atoll(argv[5]), atoll(argv[6]), 0, 0, atoi(argv[7]));
     else if (!strcmp(mode, "trips") && argc == 6 && atoi(argv[4]) > 0)
         trips(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
     else if (!strcmp(mode, "short") && argc == 6)
