@@ -20,6 +20,7 @@ BENCHES = {
   "vmsplice" => "Memory into a pipe",
   "relay" => "A proxy",
   "background" => "A proxy in the background",
+  "rack" => "Downloads from a Rack server",
   "tls" => "TLS",
 }.freeze
 

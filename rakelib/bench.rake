@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-BENCHES = FileList["bench/{call,routes,small,growth,vmsplice,relay,background,tls}.rb"]
+BENCHES = FileList["bench/{call,routes,small,growth,vmsplice,relay,background,rack,tls}.rb"]
 
 namespace :bench do
   BENCHES.each do |path|

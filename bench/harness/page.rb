@@ -38,6 +38,23 @@ module Bench
                figures.map { |title, medians| [title, *medians.map { |one| format("%.2f", one) }] })
     end
 
+    def downloads
+      table = table("rack", "A small page of Puma beside slow downloads")
+      row = table.rows.first
+      markdown([row.name, "pages a second without", "beside them"], table.peers.map do |peer, title|
+        [title, *%i[alone beside].map { |metric| number(row.figures(peer, metric), 0) }]
+      end)
+    end
+
+    def beside
+      table = table("background", "Good connections beside bad ones")
+      row = table.rows.first
+      markdown([row.name, "seconds alone", "beside them", "times as long"], table.peers.map do |peer, title|
+        [title, *%i[alone beside].map { |metric| number(row.figures(peer, metric), 2) },
+         row.figures(peer, :times).to_s(1)]
+      end)
+    end
+
     def idle
       table = table("background", "Idle connections")
       row = table.rows.first
