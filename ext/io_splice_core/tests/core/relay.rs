@@ -113,7 +113,8 @@ impl Party {
     /// Fills the way to the peer. TCP goes on moving bytes into the peer's buffer for a while.
     fn fill(&self) -> usize {
         let mut filled = 0;
-        let soon = Some(Duration::from_millis(10));
+        // On a slow machine it takes as much longer until TCP has passed on what it could.
+        let soon = Some(*GUARD / 6000);
         while wait_until_ready(Side::Output, self.output().as_fd(), soon) == Waited::Ready {
             filled += fill(self.output());
         }
