@@ -141,7 +141,7 @@ class IO
         @engine = engine
         @handle = handle
         @ends = ends # kept from the garbage collector while in use
-        @inputs = ends.empty? ? [] : inputs
+        @inputs = ends && inputs
         self
       end
 
@@ -153,7 +153,7 @@ class IO
 
       # @private
       def finish(error, delivered, unread)
-        @inputs.zip(unread) { |input, bytes| Copying.put_back(input, bytes) unless bytes.empty? }
+        @inputs&.zip(unread) { |input, bytes| Copying.put_back(input, bytes) unless bytes.empty? }
         @error = error ? partial(error, delivered) : short(delivered)
         name_target if @targets && @error.is_a?(PartialTee)
         @delivered = delivered

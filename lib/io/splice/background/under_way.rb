@@ -152,7 +152,7 @@ class IO
             engine, token = expect
             handle = or_not { Copying.lend_decrypted(inputs) { yield engine, token } }
             Copying.without_interrupts do
-              synchronize { note(transfer.begin(engine, handle, close ? [] : ends, inputs), token) }
+              synchronize { note(transfer.begin(engine, handle, (ends unless close), inputs), token) }
               Copying.close_taken(transfer, ends) if close
             end
           end
