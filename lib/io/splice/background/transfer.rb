@@ -153,7 +153,7 @@ class IO
 
       # @private
       def finish(error, delivered, unread)
-        @inputs&.zip(unread) { |input, bytes| Copying.put_back(input, bytes) unless bytes.empty? }
+        Array(@inputs).zip(unread) { |input, bytes| Copying.put_back(input, bytes) unless bytes.empty? }
         @error = error ? partial(error, delivered) : short(delivered)
         name_target if @targets && @error.is_a?(PartialTee)
         @delivered = delivered
