@@ -32,8 +32,8 @@ all = peers
 all = { gem: all[:background], threads: all[:gem], **all.slice(:c, :go, :splicing) }
 CHOSEN = all.select { |key, peer| key == :gem || peer.title.downcase.include?(wanted) }
 CHOSEN[:threads]&.title = "io_splice, threads"
-# The loop in C holds four descriptors of pipes for each connection.
-MANY = CHOSEN.except(*(:c if 6 * IDLE > DESCRIPTORS))
+# The loop in C and Go's hold four descriptors of pipes for each connection.
+MANY = CHOSEN.except(*(%i[c go] if 6 * IDLE > DESCRIPTORS))
 TITLES = CHOSEN.transform_values(&:title)
 
 # Beside both of the others, whichever is the better one. Of the CPU alone: the speed depends on which processor wakes
