@@ -486,16 +486,16 @@ fn a_transfer_keeps_to_its_rate_and_is_not_idle_meanwhile() {
         let input = Input::new(from, pattern(5 << 20));
         let output = Output::new(Kind::Unix);
         let mut job = copy_job(given(input.fd), lent(&output.fd));
-        (job.rate, job.idle_timeout) = (NonZeroU64::new(1_000_000), Some(Duration::from_millis(400)));
-        // It goes at once, and it takes most of a second until more may go.
+        (job.rate, job.idle_timeout) = (NonZeroU64::new(1_000_000), Some(Duration::from_millis(1500)));
+        // It goes at once, and it takes most of three seconds until more may go.
         let Work::CopyStream(copy) = &mut job.work else { unreachable!() };
-        copy.prepend(pattern(1_000_000).to_vec());
+        copy.prepend(pattern(3_000_000).to_vec());
         (begin(&engine, job, 1), output)
     });
-    sleep(Duration::from_millis(2000));
+    sleep(Duration::from_millis(4000));
     for (handle, output) in transfers {
         let bytes = handle.bytes()[0];
-        assert!((1_000_000..=most(1_000_000, start)).contains(&bytes), "{bytes}");
+        assert!((3_000_000..=most(1_000_000, start)).contains(&bytes), "{bytes}");
         handle.cancel();
         assert_eq!(ended(&engine).outcome, Outcome::Cancelled);
         output.content();

@@ -113,8 +113,8 @@ impl Party {
     /// Fills the way to the peer. TCP goes on moving bytes into the peer's buffer for a while.
     fn fill(&self) -> usize {
         let mut filled = 0;
-        // On a slow machine it takes as much longer until TCP has passed on what it could.
-        let soon = Some(*GUARD / 6000);
+        // It takes a while until TCP has passed on what it could, and longer on a busy or slow machine.
+        let soon = Some(*GUARD / 600);
         while wait_until_ready(Side::Output, self.output().as_fd(), soon) == Waited::Ready {
             filled += fill(self.output());
         }
