@@ -259,7 +259,9 @@ class BackgroundTest < Minitest::Test
 
   def test_it_has_no_descriptor_and_no_thread_when_the_last_has_ended_after_a_drain_or_a_close
     { drain: [1, 0], close: [0, 1] }.each do |way, counts|
-      background.copy_stream(File::NULL, File::NULL).wait # whose threads stay
+      here, there = UNIXSocket.pair
+      there.close
+      background.copy_stream(here, File::NULL).wait # whose threads and pipe stay
       GC.start # other tests have left some to it
       before = [Dir.children("/proc/self/fd"), own_threads]
       mine = IO::Splice::Background.new(threads: 3)

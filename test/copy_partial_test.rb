@@ -21,6 +21,7 @@ class TestCopyPartial < Minitest::Test
     define_method(:"test_an_interrupted_copy_from_#{from}_to_#{to}") do
       far, near = pair(to)
       copying = in_a_thread { IO::Splice.copy_stream(source(from, pattern(SIZE)), near) }
+      guarded { far.wait_readable }
       until_settled(copying)
       copying.raise(Stop)
       error = assert_raises(Stop) { thread_value(copying) }

@@ -288,7 +288,7 @@ class TestInterrupts < Minitest::Test
     ensure
       exit!(1)
     end
-    status = guarded { Process.wait2(child).last }
+    status = guarded(240) { Process.wait2(child).last }
     child = nil
     assert_predicate status, :success?, "a thousand killed threads: #{status}"
   ensure

@@ -67,7 +67,7 @@ class TestRelayIdleTimeout < Minitest::Test
         taken = 0
         # Smaller bites than what is held, for longer than the timeout. The kernel takes no more before most of what it
         # has is gone, and that is up to 150 kB before Linux 6.5.
-        taken += to.far_in.readpartial(32_768).bytesize while taken < size && relay.alive? && tick.call
+        taken += to.far_in.readpartial(32_768).bytesize while taken < size && tick.call && relay.alive?
         assert_raises(TimeoutError) { thread_value(relay) }.tap { assert_equal size, taken }
       end
       assert_equal 0, error.bytes_relayed[order.index(to)] if error

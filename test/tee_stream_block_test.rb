@@ -8,17 +8,19 @@ require "support/tee_ends"
 class TestTeeStreamBlock < Minitest::Test
   include TeeEnds
 
-  def test_an_exception_from_the_block_ends_it_with_equal_prefixes
+  # On a busy machine it is called in the middle of a portion, which some targets have whole.
+  def test_an_exception_from_the_block_ends_it_behind_what_it_was_told
     SOURCES.each do |from|
       targets, collects = targets(*TARGETS)
+      told = nil
       error = assert_raises(Stop) do
-        tee_stream(source(from, pattern(3 * MIB)), *targets) { |bytes| raise Stop if bytes.positive? }
+        tee_stream(source(from, pattern(3 * MIB)), *targets) { |bytes| raise Stop if (told = bytes).positive? }
       end
       assert_kind_of IO::Splice::PartialTee, error
       assert_nil error.target
-      assert_equal 1, error.bytes_written.uniq.size
-      assert_includes 1...(3 * MIB), error.bytes_written.first
-      assert_all pattern(error.bytes_written.first), collects
+      assert_includes 1...(3 * MIB), told
+      assert_tells error, collects
+      assert_operator error.bytes_written.min, :>=, told
     end
   end
 
@@ -28,14 +30,12 @@ class TestTeeStreamBlock < Minitest::Test
       copied = catch(:enough) do
         tee_stream(source(from, pattern(3 * MIB)), *targets) { |bytes| throw :enough, bytes if bytes.positive? }
       end
-      assert_includes 1...(3 * MIB), copied
-      assert_all pattern(copied), collects
+      assert_have copied, collects
       targets, collects = targets(*TARGETS)
       copied = guarded do
         IO::Splice.tee_stream(source(from, pattern(3 * MIB)), *targets) { |bytes| break bytes if bytes.positive? }
       end
-      assert_includes 1...(3 * MIB), copied
-      assert_all pattern(copied), collects
+      assert_have copied, collects
     end
   end
 
@@ -72,5 +72,15 @@ class TestTeeStreamBlock < Minitest::Test
       Process.wait(pid)
       assert_all pattern(3 * MIB), collects
     end
+  end
+
+  private
+
+  # As many bytes, or more, of those that were to be copied.
+  def assert_have(copied, collects)
+    assert_includes 1...(3 * MIB), copied
+    arrived = collects.map(&:call)
+    arrived.each { |bytes| assert_bytes pattern(bytes.bytesize), bytes.b }
+    assert_operator arrived.map(&:bytesize).min, :>=, copied
   end
 end

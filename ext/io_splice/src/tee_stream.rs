@@ -176,8 +176,8 @@ impl Work {
 
     fn tell(&mut self, ruby: &Ruby) -> Result<(), Error> {
         let Some(progress) = self.progress else { return Ok(()) };
-        let copied = self.copy.copied();
-        park(ruby, &mut self.copy, || progress.call::<_, Value>((copied,))).map(drop)
+        let taken = self.copy.taken_by_all();
+        park(ruby, &mut self.copy, || progress.call::<_, Value>((taken,))).map(drop)
     }
 
     fn hand_over(&mut self, ruby: &Ruby, output: usize) -> Result<(), Error> {

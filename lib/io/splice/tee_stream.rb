@@ -255,7 +255,8 @@ class IO
     # @param dsts [Array<IO, Integer, String, #to_path, #write, #to_io>] the targets, as for {copy_stream}.
     #   An Integer that comes last, after targets that are not Integers, could be meant as a length: then give `len:`
     # @param len [Integer, nil, false] how many bytes; nil or false: to the end
-    # @yieldparam bytes_so_far [Integer] after each portion, ten times a second while one moves slowly, and at the end
+    # @yieldparam bytes_so_far [Integer] the bytes that every target has: after each portion, ten times a second while
+    #   one moves slowly, and at the end
     # @return [Integer] the bytes copied to each target
     # @raise [EOFError] if the input ends before `len`, after what there was has been delivered
     # @raise [PartialTee] mixed into any exception raised after a copy to several targets has begun

@@ -169,6 +169,11 @@ impl<K: Kernel> TeeStream<K> {
         self.delivered().max().unwrap_or_default()
     }
 
+    /// How many bytes every output has taken.
+    pub fn taken_by_all(&self) -> u64 {
+        self.delivered().min().unwrap_or_default()
+    }
+
     /// Whether the kernel decrypts what comes from the input.
     pub fn is_from_tls(&self) -> bool {
         self.source.plan().tls_in.is_some()
@@ -260,8 +265,8 @@ impl<K: Kernel> TeeStream<K> {
     }
 
     fn report_is_due(&mut self, portion: u64) -> bool {
-        let copied = self.copied();
-        self.report.as_mut().is_some_and(|report| report.is_due(copied, portion))
+        let taken = self.taken_by_all();
+        self.report.as_mut().is_some_and(|report| report.is_due(taken, portion))
     }
 
     /// Takes the next portion, if there is one already, and gives each output its own.
@@ -297,7 +302,7 @@ impl<K: Kernel> TeeStream<K> {
         host: &mut impl Host,
     ) -> Waited {
         let now = Instant::now();
-        let report_at = self.report.as_ref().and_then(|report| report.at(self.copied()));
+        let report_at = self.report.as_ref().and_then(|report| report.at(self.taken_by_all()));
         let pumps =
             std::iter::once(&mut self.source).chain(self.targets.iter_mut().map(|target| &mut target.pump));
         let until = pumps.filter_map(|pump| pump.before_wait(now)).chain(report_at).min();

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io::Seek;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::*;
 use io_splice_core::copy::{CopyStream, Hints, Kernel, Pause, Side, Timeouts, Waited};
@@ -725,7 +725,7 @@ fn check_knowing(case: &Case, known: Hints) -> Outcome {
 }
 
 fn run(case: &Case, copy: &mut CopyStream<Model>, ends: &Ends, world: &Rc<RefCell<World>>) -> Pause {
-    let (mut reported, mut reported_at) = (0, Instant::now());
+    let mut reported = 0;
     let mut host = MadeUp::new(
         |ends, timeout| match ends {
             [end] => {
@@ -762,10 +762,8 @@ fn run(case: &Case, copy: &mut CopyStream<Model>, ends: &Ends, world: &Rc<RefCel
             Pause::TimedOut(_) if !case.patient => return pause,
             Pause::Progress => {
                 let news = copy.delivered() - reported;
-                // After a tenth of a second it is told of less.
-                let late = reported_at.elapsed() >= Duration::from_millis(100);
-                assert!(case.report && (late && news > 0 || news >= 1 << 20), "told after {news} bytes");
-                (reported, reported_at) = (copy.delivered(), Instant::now());
+                assert!(case.report && news > 0, "told after {news} bytes");
+                reported = copy.delivered();
             }
             Pause::Wait => world.blocked = Sides::default(),
             Pause::TimedOut(_) => copy.set_timeouts(Timeouts::default()),

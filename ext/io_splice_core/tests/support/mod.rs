@@ -8,7 +8,7 @@ use std::io::Write;
 use std::panic::Location;
 use std::sync::LazyLock;
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_splice_core::{Attempt, PooledPipe, Step};
 use rustix::pipe::SpliceFlags;
@@ -26,6 +26,25 @@ pub static GUARD: LazyLock<Duration> = LazyLock::new(|| {
     let slowness = std::env::var("SLOWNESS").ok().and_then(|times| times.parse().ok());
     Duration::from_secs(60) * slowness.unwrap_or(1)
 });
+
+/// When somebody was told of the progress of a copy, the last time and the one before. A tenth of a second later it is told of
+/// less than otherwise; on a busy machine that happens at any point.
+pub struct Told([Instant; 2]);
+
+impl Default for Told {
+    fn default() -> Self {
+        Self([Instant::now(); 2])
+    }
+}
+
+impl Told {
+    /// Whether it may be the time because of which somebody is told now. The copy counts from a moment before the last time.
+    pub fn is_late(&mut self) -> bool {
+        let late = self.0[0].elapsed() >= Duration::from_millis(50);
+        self.0 = [self.0[1], Instant::now()];
+        late
+    }
+}
 
 /// Runs what must not hang; if it does, the whole test binary ends.
 #[track_caller]
