@@ -100,6 +100,30 @@ class HostilePeersTest < Minitest::Test
     end
   end
 
+  # In a process of its own, whose processor time is its alone.
+  def test_in_the_background_an_urgent_byte_does_not_keep_the_processor_busy_and_what_follows_arrives
+    said = in_ruby(<<~'RUBY', "-rsocket")
+      server = TCPServer.new("127.0.0.1", 0)
+      sides = Array.new(2) do
+        far = TCPSocket.new("127.0.0.1", server.local_address.ip_port)
+        [far, server.accept]
+      end
+      (client, front), (upstream, back) = sides
+      IO::Splice.background.relay(front, back)
+      3.times do
+        client.send("!", Socket::MSG_OOB)
+        sleep(0.1)
+      end
+      before = Process.clock_gettime(Process::CLOCK_PROCESS_CPUTIME_ID)
+      sleep(1)
+      puts Process.clock_gettime(Process::CLOCK_PROCESS_CPUTIME_ID) - before < 0.5
+      client.write("what follows")
+      client.close_write
+      puts upstream.read.delete("!")
+    RUBY
+    assert_equal "true\nwhat follows\n", said
+  end
+
   def test_an_idle_relay_beside_an_urgent_byte_times_out
     each_connection do |near, far, what|
       ["before", "!"].each { |piece| send_piece(far, piece) }

@@ -146,9 +146,14 @@ impl Descriptors {
         };
         // What is ready is an event each time that it is asked for.
         let data = EventData::new_u64(key);
+        let mut flags = flags(wanted);
+        if watched & ASK_ANEW != 0 {
+            // An urgent byte that nobody takes would be an event each time.
+            flags -= EventFlags::PRI;
+        }
         let asked = match watched & REGISTERED {
-            0 => epoll::add(&self.epoll, fd, data, flags(wanted)),
-            _ => epoll::modify(&self.epoll, fd, data, flags(wanted)),
+            0 => epoll::add(&self.epoll, fd, data, flags),
+            _ => epoll::modify(&self.epoll, fd, data, flags),
         };
         match asked {
             // Files, and devices like files: it is always ready.
