@@ -107,12 +107,12 @@ module SpliceTest
     writer.nonblock = nonblock
   end
 
-  # Fills it for good: TCP (which may put off an acknowledgement by 40 ms) and terminals pass on what they hold a
-  # little later, which makes room again.
+  # Fills it for good: TCP and terminals pass on what they hold a little later, which makes room again. TCP may put off
+  # an acknowledgement by 40 ms, and asks a peer without room again after 200 ms.
   def fill_up(writer)
     total = fill(writer)
-    calm = writer.is_a?(TCPSocket) || writer.tty? ? 0 : 15
-    until calm == 15
+    calm = writer.is_a?(TCPSocket) || writer.tty? ? 0 : 40
+    until calm == 40
       sleep 0.01
       more = fill(writer)
       total += more
