@@ -112,6 +112,7 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     copying.define_singleton_method("check_copy", function!(copy::check_copy, 2))?;
     copying.define_singleton_method("check_ends", function!(copy::check_ends, -1))?;
     copying.define_singleton_method("descriptor?", function!(object::is_descriptor, 1))?;
+    copying.define_singleton_method("tls?", function!(object::is_tls, 1))?;
     copying.define_singleton_method("resolve_source", function!(object::resolve_source, 1))?;
     copying.define_singleton_method("resolve_target", function!(object::resolve_target, 1))?;
     let pages = splice.define_class("Pages", ruby.class_object())?;

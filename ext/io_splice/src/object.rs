@@ -52,7 +52,8 @@ impl Used {
         protected(|| unsafe {
             let src = Self::ask(ruby, src, Side::Input)?;
             let dst = Self::ask(ruby, dst, Side::Output)?;
-            Ok(([src, dst], src.is_tls(ruby) || dst.is_tls(ruby)))
+            let is_tls = |used| matches!(used, Self::Object(object, _) if is_tls_socket(ruby, object));
+            Ok(([src, dst], is_tls(src) || is_tls(dst)))
         })
     }
 
@@ -82,32 +83,37 @@ impl Used {
         }
     }
 
-    /// Whether it is an `OpenSSL::SSL::SSLSocket`.
-    unsafe fn is_tls(self, ruby: &Ruby) -> bool {
-        let Self::Object(object, _) = self else { return false };
-        // SAFETY: it is called as said above; what is looked up in is a class or a module.
-        unsafe {
-            let mut class = rb_sys::rb_cObject;
-            for name in [&OPENSSL, &SSL, &SSL_SOCKET] {
-                let name = LazyId::get_inner_with(name, ruby).as_raw();
-                let is_module = [rb_sys::RUBY_T_CLASS, rb_sys::RUBY_T_MODULE]
-                    .into_iter()
-                    .any(|kind| rb_sys::RB_TYPE_P(class, kind));
-                if !is_module || rb_sys::rb_const_defined_at(class, name) == 0 {
-                    return false;
-                }
-                class = rb_sys::rb_const_get_at(class, name);
-            }
-            rb_sys::rb_obj_is_kind_of(object.as_raw(), class) == rb_sys::Qtrue as VALUE
-        }
-    }
-
     /// What is used, unless that is an object.
     fn value(self) -> Option<Value> {
         match self {
             Self::Descriptor(value) | Self::Path(value) => Some(value),
             Self::Object(..) => None,
         }
+    }
+}
+
+/// `tls?(end)`: whether it is an `OpenSSL::SSL::SSLSocket`.
+pub fn is_tls(ruby: &Ruby, end: Value) -> Result<bool, Error> {
+    // SAFETY: there is nothing to be dropped.
+    protected(|| unsafe { Ok(is_tls_socket(ruby, end)) })
+}
+
+/// The same. In Ruby, `defined?(OpenSSL::SSL)` would swallow what another thread raises meanwhile.
+unsafe fn is_tls_socket(ruby: &Ruby, object: Value) -> bool {
+    // SAFETY: it is called as said above; what is looked up in is a class or a module.
+    unsafe {
+        let mut class = rb_sys::rb_cObject;
+        for name in [&OPENSSL, &SSL, &SSL_SOCKET] {
+            let name = LazyId::get_inner_with(name, ruby).as_raw();
+            let is_module = [rb_sys::RUBY_T_CLASS, rb_sys::RUBY_T_MODULE]
+                .into_iter()
+                .any(|kind| rb_sys::RB_TYPE_P(class, kind));
+            if !is_module || rb_sys::rb_const_defined_at(class, name) == 0 {
+                return false;
+            }
+            class = rb_sys::rb_const_get_at(class, name);
+        }
+        rb_sys::rb_obj_is_kind_of(object.as_raw(), class) == rb_sys::Qtrue as VALUE
     }
 }
 

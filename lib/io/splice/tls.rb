@@ -34,16 +34,6 @@ class IO
     module Copying # :nodoc: all
       module_function
 
-      def tls?(end_)
-        # `defined?(::OpenSSL::SSL)` would swallow an exception that another thread raises meanwhile.
-        return false unless ::Object.const_defined?("OpenSSL::SSL::SSLSocket")
-
-        case end_
-        when ::OpenSSL::SSL::SSLSocket then true
-        else false
-        end
-      end
-
       def ktls(ssl)
         io = ssl.to_io
         return [] if io.closed? || ssl.state.to_s.strip != "SSLOK"
