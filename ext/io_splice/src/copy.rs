@@ -123,20 +123,14 @@ pub fn copy(
     let Extent { len, offset, as_rubys } = extent;
     let input = End::new(ruby, src, Side::Input)?;
     let output = End::new(ruby, dst, Side::Output)?;
-    let (fd_in, fd_out) = descriptors_for_copy(NAME, &input, &output)?;
+    descriptors_for_copy(NAME, &input, &output)?;
     if len == Some(0) && input.is_io() && output.is_io() && progress.is_none() {
         return Ok(0);
     }
     let scheduled = gvl::scheduled();
     let hints = Hints { may_wait: as_rubys && !scheduled, ..hints(ruby, input, output, offset, as_rubys) };
-    let plan = match gvl::alone() {
-        true => {
-            Plan::new(fd_in, fd_out, len, offset, hints).map_err(|errno| error::errno(errno, NAME, None))?
-        }
-        false => {
-            inspect_without_gvl(NAME, &[input, output], |fds| Plan::new(fds[0], fds[1], len, offset, hints))?
-        }
-    };
+    let plan =
+        inspect_without_gvl(NAME, &[input, output], |fds| Plan::new(fds[0], fds[1], len, offset, hints))?;
     empty_opened(ruby, NAME, Some(&input), &[dst])?;
     let mut copy = CopyStream::new(plan, len, offset);
     if progress.is_some() {

@@ -177,10 +177,8 @@ impl Plan {
         hints: Hints,
     ) -> rustix::io::Result<Self> {
         let small_len = len.is_some_and(|len| len <= hints.small());
-        let from = match hints.may_wait && hints.likely_socket_in && small_len {
-            true => Descriptor::inspect_likely_socket(fd_in)?,
-            false => Descriptor::inspect_either(fd_in, hints.likely_file_in)?,
-        };
+        let is_mode_of_no_concern = hints.may_wait && small_len;
+        let from = inspect_input(fd_in, hints, is_mode_of_no_concern)?;
         let most = most(&from, len);
         check_offset(fd_in, &from, offset)?;
         if hints.may_wait && most <= hints.small() && hints.is_output_of_no_concern(&from) {
@@ -286,10 +284,7 @@ impl Plan {
 
     /// A plan for taking bytes from an input that others bring to where they go, from `offset` or from where it stands.
     pub fn for_input(fd_in: BorrowedFd<'_>, offset: Option<u64>, hints: Hints) -> rustix::io::Result<Self> {
-        let from = match hints.likely_socket_in {
-            true => Descriptor::inspect_likely_socket(fd_in)?,
-            false => Descriptor::inspect_either(fd_in, hints.likely_file_in)?,
-        };
+        let from = inspect_input(fd_in, hints, true)?;
         check_offset(fd_in, &from, offset)?;
         let may_block = may_block_of(fd_in, &from);
         let mut plan = Self {
@@ -333,6 +328,18 @@ impl Plan {
         messages_out: false,
         silence: None,
     };
+}
+
+/// Looks at an input. A socket that is only read need not be known to be in blocking mode.
+fn inspect_input(
+    fd_in: BorrowedFd<'_>,
+    hints: Hints,
+    is_mode_of_no_concern: bool,
+) -> rustix::io::Result<Descriptor> {
+    match hints.likely_socket_in && is_mode_of_no_concern {
+        true => Descriptor::inspect_likely_socket(fd_in),
+        false => Descriptor::inspect_either(fd_in, hints.likely_file_in),
+    }
 }
 
 /// `EINVAL` for what can never be read, or written: an epoll or pidfd descriptor is ready now and then all the same. What
