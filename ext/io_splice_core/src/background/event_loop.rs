@@ -146,11 +146,7 @@ impl Descriptors {
         };
         // What is ready is an event each time that it is asked for.
         let data = EventData::new_u64(key);
-        let mut flags = flags(wanted);
-        if watched & ASK_ANEW != 0 {
-            // An urgent byte that nobody takes would be an event each time.
-            flags -= EventFlags::PRI;
-        }
+        let flags = flags(wanted | watched & ASK_ANEW);
         let asked = match watched & REGISTERED {
             0 => epoll::add(&self.epoll, fd, data, flags),
             _ => epoll::modify(&self.epoll, fd, data, flags),
@@ -170,7 +166,11 @@ impl Descriptors {
 fn flags(sides: Sides) -> EventFlags {
     let mut flags = EventFlags::ET;
     if sides & INPUT != 0 {
-        flags |= EventFlags::IN | EventFlags::PRI;
+        flags |= EventFlags::IN;
+        // Asked for anew, an urgent byte that nobody takes would be an event each time.
+        if sides & ASK_ANEW == 0 {
+            flags |= EventFlags::PRI;
+        }
     }
     if sides & OUTPUT != 0 {
         flags |= EventFlags::OUT;
