@@ -238,12 +238,12 @@ static void *misbehave(void *argument)
     static char buffer[SEND];
     for (;;) {
         for (int i = 0; i < bad->count; i += 2) {
-            int client = bad->ends[i].fd, server = bad->ends[i + 1].fd;
+            int client = bad->ends[i].fd, server = bad->ends[i + 1].fd, kind = i / 2 % 4;
             /* An error is no matter: the proxy may end the connection. */
-            switch (i / 2 % 4) {
+            switch (kind) {
             case 0:
             case 1:
-                send(client, "x", 1, MSG_NOSIGNAL | MSG_DONTWAIT | (i / 2 % 4 ? MSG_OOB : 0));
+                send(client, "x", 1, MSG_NOSIGNAL | MSG_DONTWAIT | (kind ? MSG_OOB : 0));
                 recv(server, buffer, sizeof buffer, MSG_DONTWAIT);
                 break;
             case 2:

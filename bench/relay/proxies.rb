@@ -99,15 +99,19 @@ Peer = Struct.new(:title, :command, :config, :version) do
 
   # How many descriptors it has of each kind.
   def descriptors
-    kinds = Dir["/proc/#{pid}/fd/*"].filter_map do |path|
-      File.readlink(path)[/\A\w+(:\[\w+\])?/]&.sub(/:\[\d+\]/, "")
-    rescue Errno::ENOENT
-      nil # closed meanwhile
-    end
-    kinds.tally
+    links.filter_map { |link| link[/\A\w+(:\[\w+\])?/]&.sub(/:\[\d+\]/, "") }.tally
   end
 
   private
+
+  # What its descriptors are; see proc(5).
+  def links
+    Dir["/proc/#{pid}/fd/*"].filter_map do |path|
+      File.readlink(path)
+    rescue Errno::ENOENT
+      nil # closed meanwhile
+    end
+  end
 
   def status(name) = File.read("/proc/#{pid}/status")[/^#{name}:\s*(\d+)/, 1].to_i
 
@@ -117,11 +121,7 @@ Peer = Struct.new(:title, :command, :config, :version) do
   end
 
   def listening_port
-    sockets = Dir["/proc/#{pid}/fd/*"].filter_map do |fd|
-      File.readlink(fd)[/\Asocket:\[(\d+)\]/, 1]
-    rescue Errno::ENOENT
-      nil # closed meanwhile
-    end
+    sockets = links.filter_map { |link| link[/\Asocket:\[(\d+)\]/, 1] }
     lines = File.readlines("/proc/net/tcp").map(&:split)
     lines.find { |line| line[3] == "0A" && sockets.include?(line[9]) }&.then { |line| line[1].split(":").last.hex }
   end
