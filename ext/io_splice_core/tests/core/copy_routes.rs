@@ -178,9 +178,9 @@ fn somebody_who_wants_to_know_is_told_of_every_mebibyte() {
         for to in KINDS {
             let input = Input::new(from, pattern(size));
             let output = Output::new(to);
+            let (mut before, mut steps, mut told) = (0, Vec::new(), Told::default());
             let mut copy = copy_all(&input.fd, &output.fd);
             copy.report();
-            let (mut before, mut steps, mut told) = (0, Vec::new(), Told::default());
             let mut host = Patient::new();
             loop {
                 match run_copy(&mut copy, &input.fd, &output.fd, &mut host) {

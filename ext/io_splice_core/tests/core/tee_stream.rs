@@ -209,9 +209,8 @@ fn somebody_who_wants_to_know_is_told_when_a_portion_has_reached_every_output() 
         let input = Input::new(from, pattern(size));
         let mut outputs = outputs(OUTPUTS);
         let mut copy = tee_stream(&input.fd, &outputs, None);
+        let (mut told, mut late, mut was_late) = (vec![0], Told::default(), false);
         copy.report();
-        let (mut told, mut late) = (vec![0], Told::default());
-        let mut was_late = false;
         let end = run(&mut copy, &input.fd, &mut outputs, |copy| {
             let counts = delivered(copy);
             let is_late = late.is_late();

@@ -28,7 +28,7 @@ pub static GUARD: LazyLock<Duration> = LazyLock::new(|| {
 });
 
 /// When somebody was told of the progress of a copy, the last time and the one before. A tenth of a second later it is told of
-/// less than otherwise; on a busy machine that happens at any point.
+/// less than otherwise; on a busy machine that happens at any point. It is made before the copy is asked to report.
 pub struct Told([Instant; 2]);
 
 impl Default for Told {
@@ -40,7 +40,7 @@ impl Default for Told {
 impl Told {
     /// Whether it may be the time because of which somebody is told now. The copy counts from a moment before the last time.
     pub fn is_late(&mut self) -> bool {
-        let late = self.0[0].elapsed() >= Duration::from_millis(50);
+        let late = self.0[0].elapsed() >= Duration::from_millis(100);
         self.0 = [self.0[1], Instant::now()];
         late
     }
