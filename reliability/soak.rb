@@ -35,7 +35,7 @@ module Soak
 end
 
 %w[tape statistics tasks signals hostile ends operation move offsets tee put fan_out relayed objects forked idle
-   sharing neighbour background round supervisor].each { |name| require_relative "soak/#{name}" }
+   sharing neighbour background memory round supervisor].each { |name| require_relative "soak/#{name}" }
 
 options = { seconds: 60, seed: Random.new_seed % (1 << 32), threads: 6, round: 4, kinds: [*Soak::Round::KINDS, "long"],
             except: [], compact: true, hostile: [] }
