@@ -713,9 +713,9 @@ mod tests {
     use std::mem::size_of;
 
     /// All that is allocated for a relay between two sockets that waits, with what malloc(3) adds to each piece, and twice
-    /// the place in a vector that grows.
+    /// the place in a vector that grows. With what Ruby adds it is to be about a kilobyte.
     #[test]
-    fn a_relay_that_waits_takes_less_than_a_kilobyte() {
+    fn a_relay_that_waits_takes_less_than_900_bytes() {
         const MALLOC: usize = 16;
         let pieces = [
             size_of::<Transfer>(),
@@ -724,8 +724,7 @@ mod tests {
             2 * size_of::<Slot>(),
             2 * size_of::<(u64, u32)>(),
         ];
-        println!("{pieces:?}");
-        assert!(pieces.iter().sum::<usize>() + 3 * MALLOC < 1024, "{pieces:?}");
+        assert!(pieces.iter().sum::<usize>() + 3 * MALLOC < 900, "{pieces:?}");
     }
 
     #[test]

@@ -1,4 +1,3 @@
-use std::mem;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -17,24 +16,45 @@ const HOLD: Duration = Duration::from_secs(1);
 
 /// Bytes that have left the input and not reached the output: in a pipe of the gem's own, or in memory.
 ///
-/// Invariant: an idle pipe is empty, and a pipe with bytes in it is never reused before they are out. One that may
-/// hold something unknown is dropped, and closed.
+/// Invariant: only one of them has bytes in it, and a pipe with bytes is never reused before they are out. One that may
+/// hold something unknown is dropped, and closed. Each has a place of its own, so that thousands of copies that wait need
+/// none.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
-    place: Place,
-    idle: Option<PooledPipe>,
-    /// When the first wait began since something was put into the pipe.
+    pipe: Option<Box<Pipe>>,
+    buffer: Option<Box<Buffer>>,
+}
+
+/// A pipe, and how many bytes are in it.
+#[derive(Debug)]
+struct Pipe {
+    pipe: PooledPipe,
+    bytes: usize,
+    /// When the first wait began since something was put in.
     held_since: Option<Instant>,
 }
 
-#[derive(Debug, Default)]
-enum Place {
-    #[default]
-    Empty,
-    /// A pipe with so many bytes in it; never 0.
-    Pipe(PooledPipe, usize),
-    /// Memory, and the part of it that is in flight. When that is empty, the memory is for the next read.
-    Buffer(Vec<u8>, Range<usize>),
+/// Memory, and the part of it that is in flight. When that is empty, the memory is for the next read.
+#[derive(Debug)]
+struct Buffer {
+    memory: Vec<u8>,
+    part: Range<usize>,
+}
+
+impl Pipe {
+    fn hold(&mut self, bytes: usize) {
+        (self.bytes, self.held_since) = (bytes, None);
+    }
+}
+
+impl Buffer {
+    fn new(memory: Vec<u8>, part: Range<usize>) -> Option<Box<Self>> {
+        Some(Box::new(Self { memory, part }))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.memory[self.part.clone()]
+    }
 }
 
 /// How an output is written to.
@@ -61,40 +81,47 @@ impl Write {
 impl InFlight {
     /// How many bytes are in flight.
     pub fn len(&self) -> usize {
-        match &self.place {
-            Place::Empty => 0,
-            Place::Pipe(_, bytes) => *bytes,
-            Place::Buffer(_, bytes) => bytes.len(),
-        }
+        self.pipe.as_ref().map_or(0, |pipe| pipe.bytes)
+            + self.buffer.as_ref().map_or(0, |buffer| buffer.part.len())
     }
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
+    /// The pipe, if the bytes are in it.
+    fn full_pipe(&self) -> Option<&Pipe> {
+        self.pipe.as_deref().filter(|pipe| pipe.bytes > 0)
+    }
+
     /// Puts bytes in flight that were read from the input before. Nothing else is.
     pub fn prepend(&mut self, bytes: Vec<u8>) {
         debug_assert!(self.is_empty());
         let all = 0..bytes.len();
-        self.place = Place::Buffer(bytes, all);
+        self.buffer = Buffer::new(bytes, all);
     }
 
-    /// Makes sure that there is an idle pipe, and returns its capacity; `None` if there is none to be had.
+    /// Makes sure that there is a pipe, and returns its capacity; `None` if there is none to be had. Nothing is in flight.
     pub fn ensure_pipe(&mut self, kernel: &mut impl Kernel) -> Option<usize> {
-        if self.idle.is_none() {
-            self.idle = kernel.pipe().ok();
-        }
-        self.idle.as_ref().map(PooledPipe::capacity)
+        self.ensured_pipe(kernel).map(|pipe| pipe.pipe.capacity())
     }
 
-    /// The capacity of the idle pipe; 0 if there is none.
+    fn ensured_pipe(&mut self, kernel: &mut impl Kernel) -> Option<&mut Pipe> {
+        if self.pipe.is_none() {
+            let pipe = kernel.pipe().ok()?;
+            self.pipe = Some(Box::new(Pipe { pipe, bytes: 0, held_since: None }));
+        }
+        self.pipe.as_deref_mut()
+    }
+
+    /// The capacity of a pipe that nothing is in; 0 if there is none.
     pub fn idle_capacity(&self) -> usize {
-        self.idle.as_ref().map_or(0, PooledPipe::capacity)
+        self.pipe.as_ref().filter(|pipe| pipe.bytes == 0).map_or(0, |pipe| pipe.pipe.capacity())
     }
 
     /// Whether there is a pipe or memory for the next bytes.
     pub fn has_storage(&self) -> bool {
-        self.idle.is_some() || !matches!(self.place, Place::Empty)
+        self.pipe.is_some() || self.buffer.is_some()
     }
 
     /// Splices bytes from the input into a pipe. Nothing is in flight. `None` if there is no pipe to be had.
@@ -106,30 +133,21 @@ impl InFlight {
         len: usize,
     ) -> Option<Result<usize>> {
         debug_assert!(self.is_empty());
-        self.ensure_pipe(kernel)?;
-        let mut pipe = self.idle.take()?;
-        let spliced = kernel.splice(input, offset, pipe.writer(), None, len.min(pipe.capacity()));
-        match spliced {
-            Ok(bytes) if bytes > 0 => {
-                pipe.filled(bytes);
-                self.hold(pipe, bytes);
-            }
-            _ => self.idle = Some(pipe),
+        let pipe = self.ensured_pipe(kernel)?;
+        let len = len.min(pipe.pipe.capacity());
+        let spliced = kernel.splice(input, offset, pipe.pipe.writer(), None, len);
+        if let Ok(bytes @ 1..) = spliced {
+            pipe.pipe.filled(bytes);
+            pipe.hold(bytes);
+            self.buffer = None;
         }
         Some(spliced)
     }
 
-    fn hold(&mut self, pipe: PooledPipe, bytes: usize) {
-        self.place = Place::Pipe(pipe, bytes);
-        self.held_since = None;
-    }
-
     /// Before a wait: when there is to be another one, to release the pipe. What is in it by then is read into memory.
     pub fn before_wait(&mut self, kernel: &mut impl Kernel, now: Instant) -> Result<Option<Instant>> {
-        if self.idle.is_none() && !self.is_in_pipe() {
-            return Ok(None);
-        }
-        let release_at = *self.held_since.get_or_insert(now) + HOLD;
+        let Some(pipe) = &mut self.pipe else { return Ok(None) };
+        let release_at = *pipe.held_since.get_or_insert(now) + HOLD;
         if now < release_at {
             return Ok(Some(release_at));
         }
@@ -144,7 +162,7 @@ impl InFlight {
 
     /// Returns an idle pipe to the pool, unless it is in full use.
     pub fn release_unless_busy(&mut self) {
-        if !self.idle.as_ref().is_some_and(PooledPipe::is_busy) {
+        if !self.pipe.as_ref().is_some_and(|pipe| pipe.pipe.is_busy()) {
             self.release_idle();
         }
     }
@@ -156,14 +174,15 @@ impl InFlight {
         read: impl FnOnce(&mut [u8]) -> Result<usize>,
     ) -> Result<usize> {
         debug_assert!(self.is_empty());
-        let mut buffer = match mem::take(&mut self.place) {
-            Place::Buffer(buffer, _) if buffer.len() >= len => buffer,
+        if self.buffer.as_ref().is_none_or(|buffer| buffer.memory.len() < len) {
             // With less memory the copy is only slower.
-            _ => zeroed(len).or_else(|_| zeroed(len.min(PIPE_BUF)))?,
-        };
-        let len = len.min(buffer.len());
-        let read = read(&mut buffer[..len]);
-        self.place = Place::Buffer(buffer, 0..read.unwrap_or(0));
+            let memory = zeroed(len).or_else(|_| zeroed(len.min(PIPE_BUF)))?;
+            self.buffer = Buffer::new(memory, 0..0);
+        }
+        let Some(buffer) = &mut self.buffer else { return Ok(0) };
+        let len = len.min(buffer.memory.len());
+        let read = read(&mut buffer.memory[..len]);
+        buffer.part = 0..read.unwrap_or(0);
         read
     }
 
@@ -175,18 +194,18 @@ impl InFlight {
         len: usize,
         write: Write,
     ) -> Result<usize> {
-        let drained = match &self.place {
-            Place::Empty => 0,
-            Place::Pipe(pipe, bytes) if write == Write::File => {
-                write_reserved(kernel, output, len.min(*bytes), |kernel, offset, len| {
+        let drained = if let Some(Pipe { pipe, bytes, .. }) = self.full_pipe() {
+            let len = len.min(*bytes);
+            match write {
+                Write::File => write_reserved(kernel, output, len, |kernel, offset, len| {
                     kernel.splice(pipe.reader(), None, output, offset, len)
-                })?
+                })?,
+                Write::MayBlock | Write::Now => kernel.splice(pipe.reader(), None, output, None, len)?,
             }
-            Place::Pipe(pipe, bytes) => kernel.splice(pipe.reader(), None, output, None, len.min(*bytes))?,
-            Place::Buffer(buffer, bytes) => {
-                let bytes = &buffer[bytes.start..bytes.end.min(bytes.start + len)];
-                write.call(kernel, output, bytes)?
-            }
+        } else if let Some(bytes) = self.buffer.as_ref().map(|buffer| buffer.bytes()) {
+            write.call(kernel, output, &bytes[..bytes.len().min(len)])?
+        } else {
+            0
         };
         self.remove(drained);
         Ok(drained)
@@ -194,41 +213,38 @@ impl InFlight {
 
     /// Removes bytes that the output has taken.
     pub fn remove(&mut self, bytes: usize) {
-        match &mut self.place {
-            Place::Empty => {}
-            Place::Buffer(_, in_flight) => in_flight.start += bytes,
-            Place::Pipe(_, in_flight) => *in_flight -= bytes,
-        }
-        if let Place::Pipe(_, 0) = self.place {
-            if let Place::Pipe(pipe, _) = mem::take(&mut self.place) {
-                self.idle = Some(pipe);
-            }
+        match (&mut self.pipe, &mut self.buffer) {
+            (Some(pipe), _) if pipe.bytes > 0 => pipe.bytes -= bytes,
+            (_, Some(buffer)) => buffer.part.start += bytes,
+            _ => {}
         }
     }
 
     /// Whether the bytes are in a pipe.
     pub fn is_in_pipe(&self) -> bool {
-        matches!(self.place, Place::Pipe(..))
+        self.full_pipe().is_some()
     }
 
     /// Reads the bytes out of the pipe. After an error those that could be read are still in flight; a page of a file
     /// that cannot be read is lost with what is behind it.
     pub fn take_into_memory(&mut self, kernel: &mut impl Kernel) -> Result<()> {
-        let Place::Pipe(pipe, bytes) = &self.place else { return Ok(()) };
-        let mut buffer = zeroed(*bytes)?;
+        let Some(Pipe { pipe, bytes, .. }) = self.full_pipe() else { return Ok(()) };
+        let mut memory = zeroed(*bytes)?;
         let mut filled = 0;
         let mut failed = Ok(());
-        while filled < buffer.len() && failed.is_ok() {
-            match kernel.read(pipe.reader(), None, &mut buffer[filled..]) {
+        while filled < memory.len() && failed.is_ok() {
+            match kernel.read(pipe.reader(), None, &mut memory[filled..]) {
                 Ok(read) => filled += read,
                 Err(Errno::INTR) => {}
                 Err(errno) => failed = Err(errno),
             }
         }
-        buffer.truncate(filled);
-        let place = mem::replace(&mut self.place, Place::Buffer(buffer, 0..filled));
-        if let (Place::Pipe(pipe, _), Ok(())) = (place, failed) {
-            self.idle = Some(pipe);
+        memory.truncate(filled);
+        self.buffer = Buffer::new(memory, 0..filled);
+        match &mut self.pipe {
+            Some(pipe) if failed.is_ok() => pipe.bytes = 0,
+            // What is left in it is lost.
+            pipe => *pipe = None,
         }
         failed
     }
@@ -236,41 +252,41 @@ impl InFlight {
     /// The bytes themselves, read into memory.
     pub fn bytes(&mut self, kernel: &mut impl Kernel) -> Result<&[u8]> {
         self.take_into_memory(kernel)?;
-        Ok(match &self.place {
-            Place::Buffer(buffer, bytes) => &buffer[bytes.clone()],
-            Place::Empty | Place::Pipe(..) => &[],
-        })
+        Ok(self.buffer.as_ref().map_or(&[], |buffer| buffer.bytes()))
     }
 
     /// Takes out all that is in flight, as far as it can be read.
     pub fn take(&mut self, kernel: &mut impl Kernel) -> Vec<u8> {
-        let _ = self.take_into_memory(kernel);
-        match mem::take(&mut self.place) {
-            Place::Buffer(mut buffer, bytes) => {
-                buffer.truncate(bytes.end);
-                buffer.drain(..bytes.start);
-                buffer
-            }
-            Place::Empty | Place::Pipe(..) => Vec::new(),
+        if self.take_into_memory(kernel).is_err() {
+            self.pipe = None;
         }
+        let Some(buffer) = self.buffer.take() else { return Vec::new() };
+        let Buffer { mut memory, part } = *buffer;
+        memory.truncate(part.end);
+        memory.drain(..part.start);
+        memory
     }
 
     /// Forgets what is in flight. A pipe that holds some of it is closed.
     pub fn discard(&mut self) {
-        self.place = Place::Empty;
+        self.pipe.take_if(|pipe| pipe.bytes > 0);
+        self.buffer = None;
     }
 
     /// Duplicates all of it into the idle pipe of another one, which holds nothing. `false` if that does not work: it has
     /// no pipe, or one with too few slots for many small pieces.
     pub fn tee_to(&self, kernel: &mut impl Kernel, other: &mut Self) -> bool {
         debug_assert!(other.is_empty());
-        let Place::Pipe(pipe, bytes) = &self.place else { return false };
-        // A pipe that has got a part of them is of no use, and is closed.
-        let Some(mut own) = other.idle.take() else { return false };
-        own.grow(pipe.capacity());
-        let whole = kernel.tee(pipe.reader(), own.writer(), *bytes) == Ok(*bytes);
+        let Some(Pipe { pipe, bytes, .. }) = self.full_pipe() else { return false };
+        let Some(own) = &mut other.pipe else { return false };
+        own.pipe.grow(pipe.capacity());
+        let whole = kernel.tee(pipe.reader(), own.pipe.writer(), *bytes) == Ok(*bytes);
         if whole {
-            other.hold(own, *bytes);
+            own.hold(*bytes);
+            other.buffer = None;
+        } else {
+            // It has got a part of them, and is of no use.
+            other.pipe = None;
         }
         whole
     }
@@ -285,21 +301,15 @@ impl InFlight {
 
     /// Returns the idle pipe to the pool, and frees memory that holds nothing.
     pub fn release_idle(&mut self) {
-        if let Some(pipe) = self.idle.take() {
-            pipe.return_to_pool();
+        if let Some(pipe) = self.pipe.take_if(|pipe| pipe.bytes == 0) {
+            pipe.pipe.return_to_pool();
         }
-        if self.is_empty() {
-            self.place = Place::Empty;
-        }
+        self.buffer.take_if(|buffer| buffer.part.is_empty());
     }
 
     /// Whether this is a forked child's copy: its pipe was the parent's, and is closed.
     pub fn lost_its_pipe(&self) -> bool {
-        let pipe = match &self.place {
-            Place::Pipe(pipe, _) => Some(pipe),
-            Place::Empty | Place::Buffer(..) => self.idle.as_ref(),
-        };
-        pipe.is_some_and(|pipe| !pipe.is_of_this_process())
+        self.pipe.as_ref().is_some_and(|pipe| !pipe.pipe.is_of_this_process())
     }
 }
 

@@ -18,9 +18,10 @@ class IO
       def initialize(under_way, kind, len = nil, targets = nil, &block)
         @under_way = under_way
         @kind = kind
-        @len = len
-        @targets = targets
         @block = block
+        # There may be thousands of relays, which have none of these: a variable takes memory even if it is nil.
+        @len = len if len
+        @targets = targets if targets
       end
 
       # @example
@@ -140,8 +141,10 @@ class IO
       def begin(engine, handle, ends, inputs)
         @engine = engine
         @handle = handle
+        return self unless ends
+
         @ends = ends # kept from the garbage collector while in use
-        @inputs = ends && inputs
+        @inputs = inputs
         self
       end
 
@@ -153,11 +156,10 @@ class IO
 
       # @private
       def finish(error, delivered, unread)
-        Array(@inputs).zip(unread) { |input, bytes| Copying.put_back(input, bytes) unless bytes.empty? }
+        release_ends(unread)
         @error = error ? partial(error, delivered) : short(delivered)
         name_target if @targets && @error.is_a?(PartialTee)
         @delivered = delivered
-        @ends = @inputs = nil
         @ended&.broadcast
       end
 
@@ -170,6 +172,14 @@ class IO
       end
 
       private
+
+      # Those that stay the caller's get back what could not be delivered.
+      def release_ends(unread)
+        return unless @ends
+
+        @inputs.zip(unread) { |input, bytes| Copying.put_back(input, bytes) unless bytes.empty? }
+        @ends = @inputs = nil
+      end
 
       def short(delivered)
         copied = delivered.max
