@@ -118,7 +118,7 @@ class SideBySide
   ALONE = Process.euid.zero? ? [] : %w[test/pipe_memory_test.rb].freeze
 
   def initialize(paths, options)
-    @paths = paths.sort_by { |path| -File.size(path) }
+    @paths = paths.uniq.sort_by { |path| -File.size(path) }
     @options = options
     @options += ["--seed", ENV.fetch("SEED") { rand(0xFFFF) }.to_s] if options.grep(/\A(-s|--seed)/).empty?
     @begun = now

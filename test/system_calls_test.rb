@@ -35,7 +35,7 @@ class SystemCallsTest < Minitest::Test
   }.freeze
 
   # All calls of a copy of 100 bytes, waiting included, and none for memory: those of `IO.copy_stream` with core_ext,
-  # and those of Ruby's own (3.1 and 3.3). From /dev/null there is nothing to copy.
+  # and those of Ruby's own (3.1 and 3.3). From /dev/null there is nothing to copy. Of what has ended no length is given.
   SMALL_TARGETS = %w[file path /dev/null pipe unix tcp].freeze
   SMALL_COPIES = {
     "file" => [[3, 4], [5, 7], [3, 6], [3, 6], [3, 6], [3, 6]],
@@ -44,6 +44,9 @@ class SystemCallsTest < Minitest::Test
     "pipe" => [[3, 4], [5, 7], [3, 4], [3, 4], [3, 4], [3, 4]],
     "unix" => [[3, 4], [5, 7], [3, 4], [3, 4], [3, 4], [3, 4]],
     "tcp" => [[3, 4], [5, 7], [3, 4], [3, 4], [3, 4], [3, 4]],
+    "ended pipe" => [[5, 5], [7, 8], [4, 5], [4, 5], [5, 5], [5, 5]],
+    "ended unix" => [[4, 5], [6, 8], [4, 5], [4, 5], [4, 5], [4, 5]],
+    "ended tcp" => [[4, 5], [6, 8], [4, 5], [4, 5], [4, 5], [4, 5]],
   }.freeze
 
   # On a busy machine the far end gives and takes less at a time, which makes more calls: the best of some runs counts.

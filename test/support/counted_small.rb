@@ -20,6 +20,7 @@ def source(kind)
   when "path" then [path]
   when "file" then [File.open(path)]
   when "/dev/null" then [File.open(kind)]
+  when /\Aended / then connection($').then { |reader, writer| writer.write(BYTES) && writer.close || [reader] }
   else connection(kind).then { |reader, writer| [reader, writer.write(BYTES)] }
   end
 end
@@ -35,7 +36,8 @@ def target(kind)
 end
 
 kinds = %w[file path /dev/null pipe unix tcp]
-%i[copy_stream rubys_own].product(kinds, kinds) do |method, from, to|
+ended = %w[pipe unix tcp].map { |kind| "ended #{kind}" } # copied to the end, with no length
+%i[copy_stream rubys_own].product(kinds + ended, kinds) do |method, from, to|
   counted("#{method} #{from} to #{to}") do
     input, *length = source(from)
     output = target(to)

@@ -99,10 +99,10 @@ impl<K: Kernel> Pump<K> {
             },
             max_per_call: MAX_CHUNK as u32,
             rate: None,
-            max_write: if plan.messages_out { MESSAGE as u32 } else { u32::MAX },
+            max_write: max_write(&plan),
             may_block: true,
             more_ahead: false,
-            merging: plan.merge && plan.socket_in,
+            merging: plan.merge && plan.socket_in || plan.is_provisional,
             blocked: None,
             lost: None,
         }
@@ -318,6 +318,10 @@ impl<K: Kernel> Pump<K> {
         }
         if let Some(until) = self.throttled() {
             return Ok(Advance::Throttled(until));
+        }
+        if self.plan.is_provisional && !self.merging {
+            self.plan = Plan::at_length(input, output)?;
+            self.max_write = max_write(&self.plan);
         }
         match self.plan.routes[0] {
             Route::Splice | Route::PipeToPipe if self.merging => {
@@ -762,4 +766,9 @@ impl<K: Kernel> Pump<K> {
         // Not to a terminal in blocking mode: the write could hang, and no signal would end it here.
         while !self.plan.terminal_out && write(self) {}
     }
+}
+
+/// How much one write(2) takes at most.
+fn max_write(plan: &Plan) -> u32 {
+    if plan.messages_out { MESSAGE as u32 } else { u32::MAX }
 }

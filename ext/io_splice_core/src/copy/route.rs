@@ -164,6 +164,8 @@ pub struct Plan {
     pub(crate) messages_out: bool,
     /// The input is a terminal that ends after a silence (termios(3): VMIN 0, VTIME), which poll(2) does not tell.
     pub(crate) silence: Option<Silence>,
+    /// It is for a small copy, and how much there is is not known: when a read fills its memory, [`Plan::at_length`] follows.
+    pub(crate) is_provisional: bool,
 }
 
 impl Plan {
@@ -176,17 +178,26 @@ impl Plan {
         offset: Option<u64>,
         hints: Hints,
     ) -> rustix::io::Result<Self> {
-        let small_len = len.is_some_and(|len| len <= hints.small());
-        let is_mode_of_no_concern = hints.may_wait && small_len;
-        let from = inspect_input(fd_in, hints, is_mode_of_no_concern)?;
+        let may_begin_small = hints.may_wait && len.is_none() && hints.can_unread;
+        let may_be_small = hints.may_wait && len.is_some_and(|len| len <= hints.small());
+        let from = inspect_input(fd_in, hints, may_begin_small || may_be_small)?;
         let most = most(&from, len);
         check_offset(fd_in, &from, offset)?;
-        if hints.may_wait && most <= hints.small() && hints.is_output_of_no_concern(&from) {
-            return Ok(Self::through_memory(fd_in, &from, hints));
+        let is_small = hints.may_wait && most <= hints.small();
+        let begins_small = may_begin_small && from.kind() == FileType::Socket;
+        if (is_small || begins_small) && hints.is_output_of_no_concern(&from) {
+            return Ok(Self::through_memory(fd_in, &from, hints, begins_small));
         }
         // Through memory it does not matter how a file is open, and copy_file_range(2) refuses one that is in append mode.
-        let of_no_concern = from.kind() == FileType::RegularFile || most <= small_for(FileType::RegularFile);
+        let may_begin_small = may_begin_small && from.is_pipe();
+        let of_no_concern = from.kind() == FileType::RegularFile
+            || may_begin_small
+            || most <= small_for(FileType::RegularFile);
         let to = Descriptor::inspect_either(fd_out, hints.likely_file_out && of_no_concern)?;
+        // To a pipe, which may be the very same, a copy by read(2) would never end.
+        if may_begin_small && to.kind() == FileType::RegularFile {
+            return Ok(Self::through_memory(fd_in, &from, hints, true));
+        }
         check_special(fd_in, fd_out, &from, &to)?;
         let limit = limit(fd_in, &from, &to, offset)?;
         let (may_block_in, may_block_out) = (may_block_of(fd_in, &from), may_block_of(fd_out, &to));
@@ -228,8 +239,8 @@ impl Plan {
         Ok(plan)
     }
 
-    /// A plan for a small copy in calls that may wait.
-    fn through_memory(fd_in: BorrowedFd<'_>, from: &Descriptor, hints: Hints) -> Self {
+    /// A plan for a small copy in calls that may wait, or for one that only begins like that.
+    fn through_memory(fd_in: BorrowedFd<'_>, from: &Descriptor, hints: Hints, begins_small: bool) -> Self {
         let mut plan = Self {
             routes: &[Route::ReadWrite],
             terminal_out: true,
@@ -239,7 +250,13 @@ impl Plan {
             ..Self::UNKNOWN
         };
         plan.describe_input(fd_in, MayBlock::Unknown, from);
+        plan.is_provisional = begins_small && !plan.messages_in;
         plan
+    }
+
+    /// What follows a provisional plan: there is a lot to copy.
+    pub(crate) fn at_length(fd_in: BorrowedFd<'_>, fd_out: BorrowedFd<'_>) -> rustix::io::Result<Self> {
+        Self::new(fd_in, fd_out, None, None, Hints { can_unread: true, ..Hints::default() })
     }
 
     /// A plan for taking bytes from an input that go to several outputs. `EINVAL` if one of them leads back to it.
@@ -327,6 +344,7 @@ impl Plan {
         merge: false,
         messages_out: false,
         silence: None,
+        is_provisional: false,
     };
 }
 
