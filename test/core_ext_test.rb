@@ -477,6 +477,43 @@ class TestCoreExt < Minitest::Test
     RUBY
   end
 
+  # At first it is a small copy. How much there is shows as it comes.
+  def test_a_stream_that_comes_in_small_and_large_pieces_is_copied_whole
+    assert_equal "[]", with_core_ext(<<~'RUBY')
+      require "socket"
+      require "tmpdir"
+      server = TCPServer.new("127.0.0.1", 0)
+      file = File.join(Dir.mktmpdir, "file")
+      pairs = {
+        pipe: -> { IO.pipe(binmode: true) }, unix: -> { UNIXSocket.pair }, packets: -> { UNIXSocket.pair(:SEQPACKET) },
+        tcp: -> { TCPSocket.new("127.0.0.1", server.local_address.ip_port).then { |one| [server.accept, one] } },
+        file: -> { File.open(file, "wb").then { |near| [File.open(file, "rb"), near] } }
+      }
+      pieces = [1, 100, 16_384, 16_384, 5, 70_000, 300_000, 1].map { |size| Random.bytes(size) }
+      wrong = %i[pipe unix tcp].product(pairs.keys).reject do |from, to|
+        reader, writer = pairs[from].call
+        far, near = pairs[to].call
+        writing = Thread.new do
+          pieces.each { |piece| writer.write(piece) && sleep(0.002) }
+          writer.close
+        end
+        reading = Thread.new do
+          got = +"".b
+          while (part = far.recv(1 << 18)) && !part.empty? do got << part end
+          got
+        end if to == :packets
+        reading ||= Thread.new { far.read } unless to == :file
+        copied = IO.copy_stream(reader, near)
+        [near, reader].each(&:close)
+        writing.join
+        got = reading ? reading.value : far.read
+        [copied, got] == [pieces.sum(&:size), pieces.join]
+      end
+      FileUtils.rm_r(File.dirname(file))
+      print wrong.inspect
+    RUBY
+  end
+
   def test_nothing_is_changed_without_asking
     out, = guarded do
       Open3.capture2(RbConfig.ruby, "-I#{LIB}", "-rio/splice", "-e", "print IO.method(:copy_stream).owner")

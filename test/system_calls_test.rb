@@ -35,7 +35,8 @@ class SystemCallsTest < Minitest::Test
   }.freeze
 
   # All calls of a copy of 100 bytes, waiting included, and none for memory: those of `IO.copy_stream` with core_ext,
-  # and those of Ruby's own (3.1 and 3.3). From /dev/null there is nothing to copy. Of what has ended no length is given.
+  # and those of Ruby's own (3.1 and 3.3). From /dev/null there is nothing to copy. What has ended is copied without a
+  # length.
   SMALL_TARGETS = %w[file path /dev/null pipe unix tcp].freeze
   SMALL_COPIES = {
     "file" => [[3, 4], [5, 7], [3, 6], [3, 6], [3, 6], [3, 6]],

@@ -20,8 +20,13 @@ def source(kind)
   when "path" then [path]
   when "file" then [File.open(path)]
   when "/dev/null" then [File.open(kind)]
-  when /\Aended / then connection($').then { |reader, writer| writer.write(BYTES) && writer.close || [reader] }
-  else connection(kind).then { |reader, writer| [reader, writer.write(BYTES)] }
+  else
+    reader, writer = connection(kind.delete_prefix("ended "))
+    length = writer.write(BYTES)
+    return [reader, length] unless kind.start_with?("ended ")
+
+    writer.close
+    [reader]
   end
 end
 

@@ -131,7 +131,9 @@ pub fn copy(
     let hints = Hints { may_wait: as_rubys && !scheduled, ..hints(ruby, input, output, offset, as_rubys) };
     let plan =
         inspect_without_gvl(NAME, &[input, output], |fds| Plan::new(fds[0], fds[1], len, offset, hints))?;
-    empty_opened(ruby, NAME, Some(&input), &[dst])?;
+    if output.is_opened() {
+        empty_opened(ruby, NAME, Some(&input), &[dst])?;
+    }
     let mut copy = CopyStream::new(plan, len, offset);
     if progress.is_some() {
         copy.report();

@@ -52,7 +52,7 @@ pub fn inspect_without_gvl<R>(
 ) -> Result<R, Error> {
     let mut found = Err(Errno::INTR);
     if gvl::alone() {
-        found = inspect(&descriptors_of(call, ends)?);
+        found = with_descriptors(call, ends, inspect)?;
     } else {
         attempt_without_gvl(call, ends, &mut |fds| found = inspect(fds))?;
     }
@@ -74,21 +74,32 @@ fn use_all(
         // Nobody but a signal's handler can close an end. It runs here, before the descriptors are looked up, and not again
         // before the work.
         gvl::check_interrupts()?;
-        let fds = descriptors_of(call, ends)?;
-        if gvl::alone() && gvl::without(|| work(&fds)).is_some() {
+        let done =
+            with_descriptors(call, ends, |fds| if gvl::alone() { gvl::without(|| work(fds)) } else { None })?;
+        if done.is_some() {
             return Ok(());
         }
     }
     use_beside_others(call, ends, waits, &mut Vec::with_capacity(ends.len()), work)
 }
 
-/// The descriptors of all ends, each of which must be open.
-fn descriptors_of<'end>(call: &str, ends: &'end [End]) -> Result<Vec<BorrowedFd<'end>>, Error> {
-    let mut fds = Vec::with_capacity(ends.len());
-    for end in ends {
-        fds.push(descriptor_of(call, end)?);
-    }
-    Ok(fds)
+/// Hands over the descriptors of all ends, each of which must be open.
+fn with_descriptors<R>(
+    call: &str,
+    ends: &[End],
+    work: impl FnOnce(&[BorrowedFd<'_>]) -> R,
+) -> Result<R, Error> {
+    Ok(match ends {
+        // Without memory to allocate.
+        [one, other] => work(&[descriptor_of(call, one)?, descriptor_of(call, other)?]),
+        _ => {
+            let mut fds = Vec::with_capacity(ends.len());
+            for end in ends {
+                fds.push(descriptor_of(call, end)?);
+            }
+            work(&fds)
+        }
+    })
 }
 
 fn use_beside_others<'fd>(

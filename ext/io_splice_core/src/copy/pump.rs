@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use rustix::io::{Errno, Result};
 
-use super::in_flight::{InFlight, Write};
+use super::in_flight::{InFlight, SMALL, Write};
 use super::position::{Position, write_reserved};
 use super::rate::Rate;
 use super::route::{ControlRecords, Extent, MESSAGE};
@@ -19,7 +19,9 @@ const MAX_CHUNK: usize = 64 << 20;
 
 /// What one read takes; the first ones less, until one has filled its buffer.
 const READ_SIZE: usize = 256 << 10;
-const FIRST_READ_SIZE: usize = 16 << 10;
+
+/// What is small for a copy of which it is not known how much there is.
+const BEGINNING: u64 = 64 << 10;
 
 /// How much is read at once into memory of a caller's: half a pipe, so that who writes to that works meanwhile.
 const PORTION: u64 = 32 << 10;
@@ -92,10 +94,8 @@ impl<K: Kernel> Pump<K> {
             in_flight: InFlight::default(),
             // One more byte than a file has shows its end.
             read_size: match plan.extent {
-                Extent::Size(size) => {
-                    size.saturating_add(1).clamp(PIPE_BUF as u64, FIRST_READ_SIZE as u64) as u32
-                }
-                Extent::Limit(_) | Extent::Unknown => FIRST_READ_SIZE as u32,
+                Extent::Size(size) => size.saturating_add(1).clamp(PIPE_BUF as u64, SMALL as u64) as u32,
+                Extent::Limit(_) | Extent::Unknown => SMALL as u32,
             },
             max_per_call: MAX_CHUNK as u32,
             rate: None,
@@ -562,7 +562,7 @@ impl<K: Kernel> Pump<K> {
                 kernel.read(input, offset.as_deref_mut(), buffer)
             }
         });
-        if read == Ok(self.read_size as usize) {
+        if read == Ok(self.read_size as usize) && !self.plan.is_provisional {
             self.read_size = READ_SIZE as u32;
         }
         match read {
@@ -573,7 +573,8 @@ impl<K: Kernel> Pump<K> {
             Ok(0) => Ok(Advance::Done),
             Ok(bytes) => {
                 self.record_taken(bytes);
-                self.merging &= bytes < len;
+                let begins = self.plan.is_provisional && self.taken < BEGINNING;
+                self.merging &= begins || bytes < len;
                 Ok(Advance::Progress)
             }
             Err(Errno::AGAIN) => Ok(Advance::Blocked(Side::Input)),

@@ -164,7 +164,7 @@ pub struct Plan {
     pub(crate) messages_out: bool,
     /// The input is a terminal that ends after a silence (termios(3): VMIN 0, VTIME), which poll(2) does not tell.
     pub(crate) silence: Option<Silence>,
-    /// It is for a small copy, and how much there is is not known: when a read fills its memory, [`Plan::at_length`] follows.
+    /// It is for a small copy, and how much there is is not known. [`Plan::at_length`] follows if it is a lot, and comes quickly.
     pub(crate) is_provisional: bool,
 }
 
