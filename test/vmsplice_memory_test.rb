@@ -523,16 +523,18 @@ class TestVmspliceMemory < Minitest::Test
       assert_raises(Interrupt) { guarded { putting.value } }
     end
 
-    assert_kind_of IO::Splice::PartialWrite, error
-    assert_equal counted, error.bytes_written
-    assert_operator counted, :<, ALL * pieces.size
+    assert_interrupted(counted, error, pieces)
   end
 
   def timed_out(pieces)
     counted, error = counting do |counter|
       assert_raises(KeyError) { Timeout.timeout(0.2, KeyError) { IO.vmsplice(counter, pieces) } }
     end
+    assert_interrupted(counted, error, pieces)
+  end
 
+  # On a slow machine that may be before the first byte.
+  def assert_interrupted(counted, error, pieces)
     assert_equal counted, error.is_a?(IO::Splice::PartialWrite) ? error.bytes_written : 0
     assert_operator counted, :<, ALL * pieces.size
   end

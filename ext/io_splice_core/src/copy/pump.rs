@@ -408,6 +408,8 @@ impl<K: Kernel> Pump<K> {
             Err(Errno::AGAIN) => self.which_side_blocks(input, output),
             Err(Errno::PIPE) if self.plan.pipe_out && self.has_ended(input)? => Ok(Advance::Done),
             Err(Errno::MSGSIZE) => Ok(self.write_messages()),
+            // Before Linux 6.5 a hole of a file on tmpfs takes memory when it is spliced. By read(2) it takes none.
+            Err(Errno::NOSPC) if !self.plan.file_out => Ok(self.next_route()),
             // Between two pipes it may mean that they are one: a copy by any route would never end.
             Err(Errno::INVAL) if route == Route::PipeToPipe && self.kernel.is_same_pipe(input, output) => {
                 Err(Errno::INVAL)
@@ -523,6 +525,8 @@ impl<K: Kernel> Pump<K> {
             }
             // The pipe was empty, so it is the input that would block.
             Some(Err(Errno::AGAIN)) => Ok(Advance::Blocked(Side::Input)),
+            // As above: a pipe is never full in that sense.
+            Some(Err(Errno::NOSPC)) => Ok(self.next_route()),
             Some(Err(errno)) => self.refused(route, errno),
         }
     }
