@@ -369,7 +369,7 @@ class HostilePeersTest < Minitest::Test
     before = Process.clock_gettime(Process::CLOCK_PROCESS_CPUTIME_ID)
     sleep 0.5
     used = Process.clock_gettime(Process::CLOCK_PROCESS_CPUTIME_ID) - before
-    assert_operator used, :<, 0.1, "#{what}: seconds of the processor in half a second"
+    assert_operator used, :<, SLOWNESS > 1 ? 0.25 : 0.1, "#{what}: seconds of the processor in half a second"
   end
 
   # Yields a target of that kind, and returns what reached its far end.
