@@ -34,6 +34,7 @@ options[:whole] = false if ONLY
 
 SIZES = { "0 B" => 0, "100 B" => 100, "4 KiB" => 4 * KIB, "64 KiB" => 64 * KIB }.freeze
 SOURCES = %w[File Tempfile path pipe UNIX TCP StringIO].freeze
+TO_THE_END = ["pipe to the end", "UNIX to the end", "TCP to the end"].freeze # with no length
 TARGETS = ["File", "Tempfile", "path", "/dev/null", "pipe", "UNIX", "TCP", "StringIO"].freeze
 OBJECTS = ["StringIO", "plain object"].freeze
 
@@ -69,10 +70,24 @@ End = Struct.new(:end, :prepare, :ends_itself, :others) do
     when "pipe", "UNIX", "TCP"
       reader, writer = Bench.connection(kind.downcase)
       new(reader, -> { writer.write(bytes) }, false, [writer])
+    when *TO_THE_END then ended(kind[/\w+/].downcase, bytes)
     else
       source = rewound(kind, bytes)
       new(source, -> { source.rewind }, true)
     end
+  end
+
+  # A new connection for each copy, since its end is the writer's.
+  def self.ended(kind, bytes)
+    source = new(nil, nil, true)
+    source.prepare = lambda do
+      source.close
+      source.end, writer = Bench.connection(kind)
+      writer.write(bytes)
+      writer.close_write
+      source.others = [writer]
+    end
+    source.tap { |end_| end_.prepare.call }
   end
 
   def self.rewound(kind, bytes)
@@ -117,8 +132,12 @@ End = Struct.new(:end, :prepare, :ends_itself, :others) do
     File.join(DIRECTORY, name).tap { |path| File.binwrite(path, bytes) }
   end
 
+  # A connection that is reset does not wait for late packets (TIME_WAIT), and there are only so many ports.
   def close
-    [self.end, *others].grep_v(String).each(&:close)
+    [self.end, *others].compact.grep_v(String).each do |open|
+      open.setsockopt(Socket::Option.linger(true, 0)) if open.is_a?(TCPSocket)
+      open.close
+    end
   end
 end
 
@@ -134,7 +153,7 @@ class SmallCopy
     @size = size
     @source = End.source(from, "x" * size)
     @target = End.target(to, "x" * size)
-    @arguments = [@source.end, @target.end, *(size unless @source.ends_itself)]
+    @length = size unless @source.ends_itself
   end
 
   # @return [Float] microseconds a copy
@@ -151,8 +170,9 @@ class SmallCopy
     took = 0
     BATCH.times do
       @source.prepare.call
+      arguments = [@source.end, @target.end, *@length]
       start = ThreadTime.now
-      copied = copier.call(*@arguments)
+      copied = copier.call(*arguments)
       took += ThreadTime.now - start
       copied == @size or abort "#{copied} of #{@size} bytes copied"
       @target.prepare.call
@@ -241,7 +261,7 @@ ruby = { ruby: "Ruby's own" }
 by_core_ext = Many.new(gem: :core_ext, ruby: :ruby)
 copies = results.table("Small copies with core_ext", peers: { gem: "IO.copy_stream with core_ext", **ruby },
                                                      metrics: metrics("to"), across: true)
-SOURCES.each { |from| fill(copies, from, by_core_ext) { |to| [from, to] } } if copies
+(SOURCES + TO_THE_END).each { |from| fill(copies, from, by_core_ext) { |to| [from, to] } } if copies
 
 of_objects = Many.new(gem: :gem, ruby: :ruby)
 objects = results.table("Small copies of objects", peers: { gem: "IO::Splice.copy_stream", **ruby },

@@ -577,7 +577,7 @@ impl<K: Kernel> Pump<K> {
             Ok(0) => Ok(Advance::Done),
             Ok(bytes) => {
                 self.record_taken(bytes);
-                let begins = self.plan.is_provisional && self.taken < BEGINNING;
+                let begins = self.plan.is_provisional && self.taken <= BEGINNING;
                 self.merging &= begins || bytes < len;
                 Ok(Advance::Progress)
             }
