@@ -184,8 +184,10 @@ impl Plan {
         let most = most(&from, len);
         check_offset(fd_in, &from, offset)?;
         let is_small = hints.may_wait && most <= hints.small();
-        let begins_small = may_begin_small && from.kind() == FileType::Socket;
-        if (is_small || begins_small) && hints.is_output_of_no_concern(&from) {
+        // A pipe may be copied to itself by mistake, and by read(2) that would never end.
+        let begins_small =
+            may_begin_small && (from.kind() == FileType::Socket || from.is_pipe() && hints.likely_socket_out);
+        if begins_small || is_small && hints.is_output_of_no_concern(&from) {
             return Ok(Self::through_memory(fd_in, &from, hints, begins_small));
         }
         // Through memory it does not matter how a file is open, and copy_file_range(2) refuses one that is in append mode.
@@ -194,8 +196,7 @@ impl Plan {
             || may_begin_small
             || most <= small_for(FileType::RegularFile);
         let to = Descriptor::inspect_either(fd_out, hints.likely_file_out && of_no_concern)?;
-        // To a pipe, which may be the very same, a copy by read(2) would never end.
-        if may_begin_small && to.kind() == FileType::RegularFile {
+        if may_begin_small && !matches!(to.kind(), FileType::Fifo | FileType::Unknown) {
             return Ok(Self::through_memory(fd_in, &from, hints, true));
         }
         check_special(fd_in, fd_out, &from, &to)?;

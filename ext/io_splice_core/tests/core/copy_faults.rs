@@ -303,7 +303,8 @@ impl World {
                 let same_pipe = errno == Errno::INVAL && self.case.from.pipe() && self.case.to.pipe();
                 let has_others = !matches!(call, Call::Read | Call::Write);
                 let by_cifs = errno == Errno::IO && call == Call::CopyFileRange;
-                let in_hole = errno == Errno::NOSPC && sides.contains(&Side::Input) && self.case.to != To::File;
+                let in_hole =
+                    errno == Errno::NOSPC && sides.contains(&Side::Input) && self.case.to != To::File;
                 if (REFUSALS.contains(&errno) || by_cifs || in_hole) && has_others && !same_pipe {
                     self.refused.push(call);
                 } else {
