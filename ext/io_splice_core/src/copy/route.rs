@@ -178,25 +178,26 @@ impl Plan {
         offset: Option<u64>,
         hints: Hints,
     ) -> rustix::io::Result<Self> {
-        let may_begin_small = hints.may_wait && len.is_none() && hints.can_unread;
-        let may_be_small = hints.may_wait && len.is_some_and(|len| len <= hints.small());
-        let from = inspect_input(fd_in, hints, may_begin_small || may_be_small)?;
+        let to_the_end = hints.may_wait && len.is_none() && hints.can_unread;
+        let is_small = |most| hints.may_wait && most <= hints.small();
+        let from = inspect_input(fd_in, hints, to_the_end || len.is_some_and(is_small))?;
         let most = most(&from, len);
         check_offset(fd_in, &from, offset)?;
-        let is_small = hints.may_wait && most <= hints.small();
-        // A pipe may be copied to itself by mistake, and by read(2) that would never end.
-        let begins_small =
-            may_begin_small && (from.kind() == FileType::Socket || from.is_pipe() && hints.likely_socket_out);
-        if begins_small || is_small && hints.is_output_of_no_concern(&from) {
-            return Ok(Self::through_memory(fd_in, &from, hints, begins_small));
+        if is_small(most) && hints.is_output_of_no_concern(&from) {
+            return Ok(Self::through_memory(fd_in, &from, hints, false));
+        }
+        let from_a_pipe_to_the_end = to_the_end && from.is_pipe();
+        if to_the_end && from.kind() == FileType::Socket || from_a_pipe_to_the_end && hints.likely_socket_out
+        {
+            return Ok(Self::through_memory(fd_in, &from, hints, true));
         }
         // Through memory it does not matter how a file is open, and copy_file_range(2) refuses one that is in append mode.
-        let may_begin_small = may_begin_small && from.is_pipe();
         let of_no_concern = from.kind() == FileType::RegularFile
-            || may_begin_small
+            || from_a_pipe_to_the_end
             || most <= small_for(FileType::RegularFile);
         let to = Descriptor::inspect_either(fd_out, hints.likely_file_out && of_no_concern)?;
-        if may_begin_small && !matches!(to.kind(), FileType::Fifo | FileType::Unknown) {
+        // A pipe may be copied to itself by mistake, and by read(2) that would never end.
+        if from_a_pipe_to_the_end && !matches!(to.kind(), FileType::Fifo | FileType::Unknown) {
             return Ok(Self::through_memory(fd_in, &from, hints, true));
         }
         check_special(fd_in, fd_out, &from, &to)?;
