@@ -1,5 +1,7 @@
 # frozen_string_literal: true
 
+require "open3"
+
 # Tests that do not run while each call is checked (see test/types/hooks.rb), and why. What starts other processes,
 # the programs of which are not checked, is left out as well.
 UNCHECKED_FILES = {
@@ -37,6 +39,9 @@ UNCHECKED_TESTS = {
   "to_be_had|without_descriptors" => "limits on descriptors, which the checks need too",
 }.freeze
 
+# How many processes the tests are divided among.
+TYPE_SLICES = 4
+
 namespace :types do
   desc "Check the signatures, and that they are those of the public API"
   task validate: :compile do
@@ -47,8 +52,17 @@ namespace :types do
   desc "Run tests with each call checked against its signature"
   task test: :compile do
     files = FileList["test/*_test.rb"].exclude(*UNCHECKED_FILES.keys.map { |name| "test/#{name}_test.rb" })
-    ruby(*%w[-Ilib -Itest -r./test/types/hooks -e], "ARGV.shift.split.each { |path| require path }", "--",
-         files.pathmap("./%p").to_s, "--exclude", "/#{UNCHECKED_TESTS.keys.join("|")}/")
+    # Most of it is waiting.
+    slices = Array.new(TYPE_SLICES) { |at| files.each_slice(TYPE_SLICES).filter_map { |some| some[at] } }
+    runs = slices.map do |slice|
+      Thread.new do
+        Open3.capture2e(RbConfig.ruby, *%w[-Ilib -Itest -r./test/types/hooks -e],
+                        "ARGV.shift.split.each { |path| require path }", "--",
+                        slice.map { |path| "./#{path}" }.join(" "), "--exclude", "/#{UNCHECKED_TESTS.keys.join("|")}/")
+      end
+    end
+    failed = runs.map(&:value).reject { |output, status| puts(output) || status.success? }
+    failed.empty? or abort "types: failures, see above"
   end
 end
 

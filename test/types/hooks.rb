@@ -32,8 +32,7 @@ module CheckedCalls
       at_exit do
         next unless Process.pid == pid
 
-        puts "#{called.values.sum} calls of #{called.size} of #{hooked.size} methods checked; " \
-             "not called: #{(hooked - called.keys).join(" ")}"
+        puts "#{called.values.sum} calls of #{called.size} of #{hooked.size} methods checked"
         errors.map { |error| error.message[0, 1000] }.uniq.each { |message| warn message }
         exit!(1) if errors.any? || called.empty?
       end
