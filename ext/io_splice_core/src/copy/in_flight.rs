@@ -49,8 +49,8 @@ impl Pipe {
 }
 
 impl Buffer {
-    fn new(memory: Vec<u8>, part: Range<usize>) -> Option<Box<Self>> {
-        Some(Box::new(Self { memory, part }))
+    fn new(memory: Vec<u8>, part: Range<usize>) -> Box<Self> {
+        Box::new(Self { memory, part })
     }
 
     /// Memory of at least so many bytes, with whatever is in it.
@@ -60,7 +60,7 @@ impl Buffer {
             return Ok(spare);
         }
         let memory = zeroed(if small { SMALL } else { len })?;
-        Ok(Box::new(Self { memory, part: 0..0 }))
+        Ok(Self::new(memory, 0..0))
     }
 
     fn release(self: Box<Self>) {
@@ -125,7 +125,7 @@ impl InFlight {
     pub fn prepend(&mut self, bytes: Vec<u8>) {
         debug_assert!(self.is_empty());
         let all = 0..bytes.len();
-        self.buffer = Buffer::new(bytes, all);
+        self.buffer = Some(Buffer::new(bytes, all));
     }
 
     /// Makes sure that there is a pipe, and returns its capacity; `None` if there is none to be had. Nothing is in flight.
@@ -201,17 +201,18 @@ impl InFlight {
         read: impl FnOnce(&mut [u8]) -> Result<usize>,
     ) -> Result<usize> {
         debug_assert!(self.is_empty());
-        if self.buffer.as_ref().is_none_or(|buffer| buffer.memory.len() < len) {
+        let mut buffer = match self.buffer.take() {
+            Some(buffer) if buffer.memory.len() >= len => buffer,
             // With less memory the copy is only slower.
-            self.buffer = match Buffer::scratch(len) {
-                Ok(buffer) => Some(buffer),
+            _ => match Buffer::scratch(len) {
+                Ok(buffer) => buffer,
                 Err(_) => Buffer::new(zeroed(len.min(PIPE_BUF))?, 0..0),
-            };
-        }
-        let Some(buffer) = &mut self.buffer else { return Ok(0) };
+            },
+        };
         let len = len.min(buffer.memory.len());
         let read = read(&mut buffer.memory[..len]);
         buffer.part = 0..read.unwrap_or(0);
+        self.buffer = Some(buffer);
         read
     }
 
@@ -269,7 +270,7 @@ impl InFlight {
             }
         }
         memory.truncate(filled);
-        self.buffer = Buffer::new(memory, 0..filled);
+        self.buffer = Some(Buffer::new(memory, 0..filled));
         match &mut self.pipe {
             Some(pipe) if failed.is_ok() => pipe.bytes = 0,
             // What is left in it is lost.

@@ -77,7 +77,8 @@ pub struct Pump<K: Kernel = Linux> {
     /// Whether there are bytes read ahead of the input that are still to be prepended.
     more_ahead: bool,
     /// Whether small pieces are to be expected, of which each that is spliced to a pipe takes a slot: until a read fills its
-    /// buffer, after a small piece, and from a socket at first, which may hold many.
+    /// buffer, after a small piece, and from a socket at first, which may hold many. By a provisional plan: whether all that
+    /// has come may have been small.
     merging: bool,
 }
 
