@@ -1,7 +1,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use io_splice_core::{Errno, Side, kernel_tls};
+use io_splice_core::{Errno, Likely, Side, kernel_tls};
 use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::value::ReprValue;
 use magnus::{Error, Module, RModule, Ruby, TryConvert, Value};
@@ -43,12 +43,18 @@ enum Kind {
 
 impl End {
     /// Takes an Integer, an IO, a file that the copy has opened, or what `to_io` makes an IO of.
+    #[inline(always)]
     pub fn new(ruby: &Ruby, value: Value, side: Side) -> Result<Self, Error> {
+        match is_io(value) {
+            true => Ok(Self { kind: Kind::Io(value.as_raw()), side, is_tls: false }),
+            false => Self::of_no_io(ruby, value, side),
+        }
+    }
+
+    fn of_no_io(ruby: &Ruby, value: Value, side: Side) -> Result<Self, Error> {
         let mut is_tls = false;
         let kind = if is_integer(value) {
             Kind::Number(number::descriptor(ruby, value)?)
-        } else if is_io(value) {
-            Kind::Io(value.as_raw())
         } else if let Some(opened) = Opened::from_value(ruby, value) {
             Kind::Opened(opened.fileno())
         } else if once(ruby, || encrypts(value))? {
@@ -80,6 +86,7 @@ impl End {
     }
 
     /// Raises if its descriptor is not what it was when it was given.
+    #[inline(always)]
     pub fn check_tls(&self, call: &str, fd: BorrowedFd<'_>) -> Result<(), Error> {
         if self.is_tls && !kernel_tls(fd)[self.side as usize] {
             let why = "the kernel does not encrypt for this socket any more: it was reopened";
@@ -137,6 +144,17 @@ impl End {
         }
     }
 
+    /// What Ruby takes it for.
+    pub fn likely(self, ruby: &Ruby) -> Likely {
+        if self.is_file(ruby) {
+            Likely::File
+        } else if self.is_duplex() {
+            Likely::Socket
+        } else {
+            Likely::Pipe
+        }
+    }
+
     /// Whether Ruby takes it for something that goes both ways: a socket, or what `IO.popen` makes.
     pub fn is_duplex(self) -> bool {
         self.ruby_io().is_some_and(RubyIo::is_duplex)
@@ -185,6 +203,7 @@ impl End {
 
     /// The descriptor, when nothing has to be done or raised first. That is nearly
     /// always, and looking is much cheaper than being ready for an exception.
+    #[inline(always)]
     fn fd_if_clean(self, nonblock: bool) -> Option<RawFd> {
         if let Kind::Number(fd) | Kind::Opened(fd) = self.kind {
             return Some(fd);
@@ -246,6 +265,7 @@ impl End {
 /// An IO must be open for its direction. Its write buffer is written out; bytes in its read buffer are an
 /// `IOError`, because those behind them would overtake them. `None` when writing the buffer out would
 /// wait, and the call is one that must not.
+#[inline(always)]
 pub fn descriptors<'end>(
     ruby: &Ruby,
     call: &str,
@@ -349,6 +369,7 @@ pub fn descriptor_of<'end>(call: &str, end: &'end End) -> Result<BorrowedFd<'end
     borrow(call, end, fd)
 }
 
+#[inline(always)]
 fn borrow<'end>(call: &str, end: &'end End, fd: RawFd) -> Result<BorrowedFd<'end>, Error> {
     if fd < 0 {
         return Err(error::errno(Errno::BADF, call, Some(&format!("{fd} is not a file descriptor"))));

@@ -12,6 +12,7 @@ enum Number {
 }
 
 /// An Integer and nothing that would have to be converted, so no Ruby code runs here.
+#[inline(always)]
 fn integer(ruby: &Ruby, name: &str, value: Value) -> Result<Number, Error> {
     if let Some(fixnum) = Fixnum::from_value(value) {
         return Ok(Number::Fits(fixnum.to_i64()));
@@ -39,6 +40,7 @@ fn of_bignum(bignum: RBignum) -> Number {
 }
 
 /// A length in bytes, at least 0. What is larger than any call takes is clamped.
+#[inline(always)]
 pub fn length(ruby: &Ruby, name: &str, value: Value) -> Result<usize, Error> {
     match integer(ruby, name, value)? {
         Number::Fits(len) if len >= 0 => Ok(len as usize),
@@ -48,6 +50,7 @@ pub fn length(ruby: &Ruby, name: &str, value: Value) -> Result<usize, Error> {
 }
 
 /// An offset in bytes, at least 0, or nil.
+#[inline(always)]
 pub fn offset(ruby: &Ruby, name: &str, value: Value) -> Result<Option<u64>, Error> {
     if value.is_nil() {
         return Ok(None);

@@ -105,7 +105,13 @@ impl RubyIo {
     }
 
     /// Writes what can be written at once, of what Ruby has still to write. Its own flush would wait.
+    #[inline(always)]
     pub fn write_out_now(self, call: &str) -> Result<(), Error> {
+        let is_written = !self.has_unwritten() && !self.tied().is_some_and(Self::has_unwritten);
+        if is_written { Ok(()) } else { self.write_buffers_now(call) }
+    }
+
+    fn write_buffers_now(self, call: &str) -> Result<(), Error> {
         for file in [Some(self), self.tied()].into_iter().flatten() {
             while file.fd() >= 0 && file.has_unwritten() {
                 match file.write_buffer_now()? {

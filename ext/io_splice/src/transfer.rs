@@ -1,7 +1,8 @@
 use std::os::fd::BorrowedFd;
 
 use io_splice_core::{
-    Attempt, Call, Errno, Flags, Readiness, Reserved, Side, SpliceEnds, Step, ready, refusal, splice_now,
+    Attempt, Call, Errno, Flags, Likely, Readiness, Reserved, Side, SpliceEnds, Step, ready, refusal,
+    splice_now,
 };
 use magnus::{Error, IntoValue, Ruby, Value};
 
@@ -51,6 +52,7 @@ fn splice_in(manner: Manner, ruby: &Ruby, args: &[Value]) -> Result<Value, Error
     splice_by(manner, ruby, args, |[off_in, off_out], _| Moves::Splice { off_in, off_out })
 }
 
+#[inline(always)]
 fn splice_by(
     manner: Manner,
     ruby: &Ruby,
@@ -97,12 +99,11 @@ impl Moves {
     fn inspect(
         &self,
         [fd_in, fd_out]: [BorrowedFd<'_>; 2],
-        likely_files: [bool; 2],
+        likely: [Likely; 2],
     ) -> io_splice_core::Result<Option<SpliceEnds>> {
         match self {
-            Self::Splice { .. } | Self::Reserved(_) => {
-                SpliceEnds::inspect(fd_in, fd_out, likely_files).map(Some)
-            }
+            Self::Splice { .. } => SpliceEnds::inspect(fd_in, fd_out, likely).map(Some),
+            Self::Reserved(_) => SpliceEnds::inspect_to_reserve(fd_in, fd_out, likely).map(Some),
             Self::Tee => Ok(None),
         }
     }
@@ -230,9 +231,9 @@ impl Transfer {
         len: usize,
     ) -> (Option<Outcome>, Result<(), Error>) {
         let ends = [self.input, self.output];
-        let likely_files = ends.map(|end| end.is_file(ruby));
+        let likely = ends.map(|end| end.likely(ruby));
         if gvl::alone() {
-            let looked = self.moves.inspect(fds, likely_files);
+            let looked = self.moves.inspect(fds, likely);
             if !matches!(looked, Ok(Some(ends)) if !ends.wait_for_no_peer()) {
                 return (Some(self.attempt_now(looked, fds, len)), Ok(()));
             }
@@ -240,11 +241,12 @@ impl Transfer {
         let mut found = None;
         let interrupted = attempt_without_gvl(self.moves.call().name(), &ends, &mut |fds| {
             let fds = [fds[0], fds[1]];
-            found = Some(self.attempt_now(self.moves.inspect(fds, likely_files), fds, len));
+            found = Some(self.attempt_now(self.moves.inspect(fds, likely), fds, len));
         });
         (found, interrupted)
     }
 
+    #[inline(always)]
     fn attempt_now(
         &mut self,
         ends: io_splice_core::Result<Option<SpliceEnds>>,

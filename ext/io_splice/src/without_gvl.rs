@@ -80,7 +80,14 @@ fn use_all(
             return Ok(());
         }
     }
-    use_beside_others(call, ends, waits, &mut Vec::with_capacity(ends.len()), work)
+    let Some(first) = ends.first() else { return gvl::without_or_raise(|| work(&[])) };
+    // Only places, until each is looked up.
+    let fd = descriptor_of(call, first)?;
+    match ends.len() {
+        // Without memory to allocate.
+        1 | 2 => use_beside_others(call, ends, waits, &mut [fd; 2][..ends.len()], 0, work),
+        len => use_beside_others(call, ends, waits, &mut vec![fd; len], 0, work),
+    }
 }
 
 /// Hands over the descriptors of all ends, each of which must be open.
@@ -106,10 +113,11 @@ fn use_beside_others<'fd>(
     call: &str,
     ends: &'fd [End],
     waits: bool,
-    fds: &mut Vec<BorrowedFd<'fd>>,
+    fds: &mut [BorrowedFd<'fd>],
+    used: usize,
     work: &mut dyn FnMut(&[BorrowedFd<'_>]),
 ) -> Result<(), Error> {
-    let Some(end) = ends.get(fds.len()) else {
+    let Some(end) = ends.get(used) else {
         return gvl::without_or_raise(|| work(fds));
     };
     if waits {
@@ -118,16 +126,15 @@ fn use_beside_others<'fd>(
     }
     // For a moment at each of them the GVL is gone, in which those that are still to come may be closed.
     let fd = descriptor_of(call, end)?;
-    let io = end.ruby_io().filter(|io| !ends[..fds.len()].iter().any(|other| other.ruby_io() == Some(*io)));
-    fds.push(fd);
+    let io = end.ruby_io().filter(|io| !ends[..used].iter().any(|other| other.ruby_io() == Some(*io)));
+    fds[used] = fd;
+    let used = used + 1;
     match io {
-        Some(io) if fds.len() == ends.len() => {
-            gvl::without_while_using(io.as_ptr(), fd.as_raw_fd(), || work(fds))
-        }
-        Some(io) => {
-            gvl::while_using(io.as_ptr(), fd.as_raw_fd(), || use_beside_others(call, ends, waits, fds, work))
-        }
-        None => use_beside_others(call, ends, waits, fds, work),
+        Some(io) if used == ends.len() => gvl::without_while_using(io.as_ptr(), fd.as_raw_fd(), || work(fds)),
+        Some(io) => gvl::while_using(io.as_ptr(), fd.as_raw_fd(), || {
+            use_beside_others(call, ends, waits, fds, used, work)
+        }),
+        None => use_beside_others(call, ends, waits, fds, used, work),
     }
 }
 

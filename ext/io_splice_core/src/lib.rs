@@ -44,7 +44,7 @@ mod vmsplice;
 mod write;
 
 pub use attempt::{Attempt, IOV_MAX, Step};
-pub use blocking::{MayBlock, SpliceEnds, may_block};
+pub use blocking::{Likely, MayBlock, SpliceEnds, may_block};
 pub use descriptor::marks_what_was_opened;
 pub use epoll::EpollSet;
 pub use flags::Flags;

@@ -36,6 +36,7 @@ use crate::vmsplice::write_snapshot;
 ///
 /// What splice(2) says of a socket is checked: at an urgent byte it says that the socket has ended, or that nothing is
 /// there, and neither is true. recv(2) steps over it.
+#[inline(always)]
 pub fn splice_now(
     ends: &SpliceEnds,
     fd_in: BorrowedFd<'_>,
@@ -57,6 +58,7 @@ pub fn splice_now(
     Ok(attempt)
 }
 
+#[inline(always)]
 fn splice_unchecked(
     [input, output]: [MayBlock; 2],
     fd_in: BorrowedFd<'_>,

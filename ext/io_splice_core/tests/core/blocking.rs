@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use crate::support::*;
-use io_splice_core::{Errno, MayBlock, SpliceEnds, may_block};
+use io_splice_core::{Errno, Likely, MayBlock, SpliceEnds, may_block};
 use rustix::fs::OFlags;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 
@@ -42,11 +42,37 @@ fn the_output_matters_only_behind_a_pipe() {
     let pipe = pipe();
     let (socket, _peer) = UnixStream::pair().unwrap();
     let of = |input: &dyn AsFd, output: &dyn AsFd| {
-        SpliceEnds::inspect(input.as_fd(), output.as_fd(), [false; 2]).unwrap().may_block()
+        SpliceEnds::inspect(input.as_fd(), output.as_fd(), [Likely::Pipe; 2]).unwrap().may_block()
     };
     assert_eq!(of(&pipe.reader, &socket), [MayBlock::Never, MayBlock::Peer]);
     assert_eq!(of(&socket, &pipe.writer), [MayBlock::Peer, MayBlock::Never]);
     assert_eq!(of(&socket, &socket), [MayBlock::Peer, MayBlock::Never]);
+}
+
+#[test]
+fn it_is_no_matter_what_the_ends_are_thought_to_be() {
+    const LIKELY: [Likely; 3] = [Likely::Pipe, Likely::File, Likely::Socket];
+    let [pipe, fifo] = [pipe(), fifo()];
+    let (socket, _peer) = UnixStream::pair().unwrap();
+    let (master, slave) = pty();
+    let [zero, null] =
+        ["/dev/zero", "/dev/null"].map(|path| File::options().read(true).write(true).open(path).unwrap());
+    let file = file(b"hello");
+    let waits = |input: &dyn AsFd, output: &dyn AsFd, likely| {
+        !SpliceEnds::inspect(input.as_fd(), output.as_fd(), likely).unwrap().wait_for_no_peer()
+    };
+    let ends: [(&dyn AsFd, bool); 6] =
+        [(&socket, true), (&slave, true), (&master, true), (&file, false), (&zero, false), (&null, false)];
+    for likely in LIKELY.into_iter().flat_map(|input| LIKELY.map(|output| [input, output])) {
+        for (end, is_waited_for) in ends {
+            assert_eq!(waits(&pipe.reader, end, likely), is_waited_for, "{likely:?}");
+            assert_eq!(waits(end, &pipe.writer, likely), is_waited_for, "{likely:?}");
+            assert_eq!(waits(&fifo.reader, end, likely), is_waited_for, "{likely:?}");
+            assert_eq!(waits(end, &fifo.writer, likely), is_waited_for, "{likely:?}");
+        }
+        assert!(!waits(&pipe.reader, &fifo.writer, likely), "{likely:?}");
+        assert!(!waits(&fifo.reader, &pipe.writer, likely), "{likely:?}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use crate::support::*;
-use io_splice_core::{Attempt, Errno, SpliceEnds, Step, splice_now, write_now};
+use io_splice_core::{Attempt, Errno, Likely, SpliceEnds, Step, splice_now, write_now};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::pipe::SpliceFlags;
 
@@ -16,7 +16,7 @@ fn move_bytes(from: impl AsFd, to: impl AsFd, len: usize) -> Attempt {
     let (from, to) = (from.as_fd(), to.as_fd());
     let modes = || [from, to].map(|fd| fcntl_getfl(fd).unwrap());
     let before = modes();
-    let ends = SpliceEnds::inspect(from, to, [false; 2]).unwrap();
+    let ends = SpliceEnds::inspect(from, to, [Likely::File; 2]).unwrap();
     let attempt = guarded(|| splice_now(&ends, from, None, to, None, len, SpliceFlags::empty()));
     assert_eq!(modes(), before);
     attempt
@@ -134,7 +134,7 @@ fn a_refused_call_takes_nothing_from_a_socket() {
     assert_eq!(move_bytes(&here, &here, 10), Err(Errno::INVAL));
     assert_eq!(move_bytes(&here, file(b""), 10), Err(Errno::INVAL));
     assert_eq!(move_bytes(&to.writer, &here, 10), Err(Errno::BADF));
-    let ends = SpliceEnds::inspect(here.as_fd(), to.writer.as_fd(), [false; 2]).unwrap();
+    let ends = SpliceEnds::inspect(here.as_fd(), to.writer.as_fd(), [Likely::Pipe; 2]).unwrap();
     let mut offset = 0;
     let offset = Some(&mut offset);
     let refused = splice_now(&ends, here.as_fd(), offset, to.writer.as_fd(), None, 10, SpliceFlags::empty());
