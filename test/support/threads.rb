@@ -40,7 +40,7 @@ module SpliceTest
   def until_settled(thread)
     seen = 0
     guarded do
-      until seen == 20
+      until seen == 20 * SLOWNESS
         seen = thread.stop? ? seen + 1 : 0
         sleep 0.001
       end
