@@ -12,6 +12,7 @@ class SystemCallsTest < Minitest::Test
 
   MIB = 1 << 20
   COUNTED = File.expand_path("support/counted.rb", __dir__)
+  COUNTED_CALLS = File.expand_path("support/counted_calls.rb", __dir__)
   COUNTED_SMALL = File.expand_path("support/counted_small.rb", __dir__)
   WAITS = %w[ppoll poll].freeze
   CLOCK = "clock_gettime" # a system call where the processor's own clock cannot be used, as in an emulated machine
@@ -50,6 +51,13 @@ class SystemCallsTest < Minitest::Test
     "ended tcp" => [[4, 5], [6, 8], [4, 5], [4, 5], [4, 5], [4, 5]],
   }.freeze
 
+  # Where one end of a splice is seen not to be a pipe, the other one is a pipe, or the kernel refuses the call.
+  SINGLE_CALLS = {
+    "file to pipe" => 2, "unix to pipe" => 2, "tcp to pipe" => 2,
+    "pipe to file" => 2, "pipe to /dev/null" => 2, "pipe to unix" => 2, "pipe to tcp" => 2,
+    "pipe to pipe" => 3
+  }.freeze
+
   # On a busy machine the far end gives and takes less at a time, which makes more calls: the best of some runs counts.
   RUNS = 20
   # And on an emulated one so much less that the best of them takes up to three times as many.
@@ -81,6 +89,15 @@ class SystemCallsTest < Minitest::Test
         assert_operator ours.values.sum, :<=, most, said
         assert_operator ours.values.sum, :<=, own.values.sum + [most - rubys, 0].max, said
       end
+    end
+  end
+
+  def test_a_single_call_asks_no_more_than_it_did
+    counted = count(COUNTED_CALLS).transform_values { |calls| calls.except(*MEMORY) }
+    assert_equal({ "tee" => 1 }, counted.delete("tee pipe to pipe"))
+    assert_equal(%w[splice trysplice].product(SINGLE_CALLS.keys).map { |pair| pair.join(" ") }.sort, counted.keys.sort)
+    counted.each do |name, calls|
+      assert_operator calls.values.sum, :<=, SINGLE_CALLS.fetch(name[/ (.*)/, 1]), "#{name}: #{calls}"
     end
   end
 
