@@ -230,8 +230,13 @@ fn run(
         None => Ok(()),
     };
     let mut scheduler = Scheduler::default();
+    // Since the caller has checked them, no other code has run.
+    let mut are_checked = gvl::alone() && !output.is_opened();
     loop {
-        descriptors_for_copy(NAME, &input, &output)?;
+        if !are_checked {
+            descriptors_for_copy(NAME, &input, &output)?;
+        }
+        are_checked = false;
         if has_timeouts {
             copy.set_timeouts(timeouts(input, output)?);
         }

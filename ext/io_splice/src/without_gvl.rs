@@ -70,15 +70,16 @@ fn use_all(
     waits: bool,
     work: &mut dyn FnMut(&[BorrowedFd<'_>]),
 ) -> Result<(), Error> {
-    while gvl::alone() {
-        // Nobody but a signal's handler can close an end. It runs here, before the descriptors are looked up, and not again
-        // before the work.
+    if waits && gvl::alone() {
+        // Also those that were held off until a call blocks.
         gvl::check_interrupts()?;
-        let done =
-            with_descriptors(call, ends, |fds| if gvl::alone() { gvl::without(|| work(fds)) } else { None })?;
-        if done.is_some() {
+    }
+    while gvl::alone() {
+        // Nobody but a signal's handler can close an end. It does not run between the look and the work.
+        if with_descriptors(call, ends, |fds| gvl::without(|| work(fds)))?.is_some() {
             return Ok(());
         }
+        gvl::check_interrupts()?;
     }
     let Some(first) = ends.first() else { return gvl::without_or_raise(|| work(&[])) };
     // Only places, until each is looked up.
