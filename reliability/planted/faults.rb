@@ -76,8 +76,8 @@ module Planted
 
   fault "lost-byte", "after a short write the next byte is passed over",
         file: "#{COPY}/in_flight.rs",
-        text: "in_flight.start += bytes,",
-        replacement: "in_flight.start += bytes + usize::from(bytes < in_flight.len()),",
+        text: "buffer.part.start += bytes,",
+        replacement: "buffer.part.start += bytes + usize::from(bytes < buffer.part.len()),",
         check: core("copy_faults::any_answer")
 
   fault "left-behind", "what was offered counts as taken, and the pipe as empty",
@@ -112,7 +112,7 @@ module Planted
 
   fault "given-twice", "what was delivered already is given back, too",
         file: "#{COPY}/in_flight.rs",
-        text: "buffer.drain(..bytes.start);",
+        text: "memory.drain(..part.start);",
         replacement: "",
         check: core("abort::of_bytes_in_memory")
 
@@ -210,6 +210,18 @@ module Planted
         replacement: "idle.len() == MAX_IDLE + 1",
         check: process("pool::at_most")
 
+  fault "taken-for-a-file", "what Ruby takes for a file is not asked whether it is one",
+        file: "ext/io_splice_core/src/blocking.rs",
+        text: "likely == Likely::File && tell(fd).is_ok()",
+        replacement: "likely == Likely::File",
+        check: core("blocking::it_is_no_matter")
+
+  fault "half-asked", "of an input nothing is asked when the output was asked first",
+        file: "ext/io_splice_core/src/blocking.rs",
+        text: "if output.is_pipe { Some(inspect_input()?) } else { None }",
+        replacement: "None",
+        check: core("blocking::it_is_no_matter")
+
   # Ruby
 
   fault "deaf", "a copy that was stopped for an interrupt does not look for it",
@@ -290,8 +302,8 @@ module Planted
 
   fault "leaked-pipe", "an interrupted copy leaves a pipe open",
         file: "#{COPY}/in_flight.rs",
-        text: "let _ = self.take_into_memory(kernel);",
-        replacement: "let _ = self.take_into_memory(kernel);\n        mem::forget(self.idle.take());",
+        text: "let Buffer { mut memory, part } = *buffer;",
+        replacement: "let Buffer { mut memory, part } = *buffer;\n        std::mem::forget(self.pipe.take());",
         check: "ruby -Ilib reliability/memory.rb 20000 --only middle"
 
   fault "wrong-error", "a call says another error than the kernel",

@@ -52,6 +52,8 @@ fn splice_in(manner: Manner, ruby: &Ruby, args: &[Value]) -> Result<Value, Error
     splice_by(manner, ruby, args, |[off_in, off_out], _| Moves::Splice { off_in, off_out })
 }
 
+// What each call goes through is inlined, here and below: a fifth of its instructions less, and an eighth of the time of
+// a `trysplice` (bench/call.rb).
 #[inline(always)]
 fn splice_by(
     manner: Manner,
