@@ -212,7 +212,7 @@ module Planted
 
   fault "taken-for-a-file", "what Ruby takes for a file is not asked whether it is one",
         file: "ext/io_splice_core/src/blocking.rs",
-        text: "likely == Likely::File && tell(fd).is_ok()",
+        text: "likely == Likely::File && has_position(fd)",
         replacement: "likely == Likely::File",
         check: core("blocking::it_is_no_matter")
 

@@ -1,8 +1,8 @@
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{FileType, OFlags, tell};
+use rustix::fs::{FileType, OFlags};
 
-use crate::descriptor::Descriptor;
+use crate::descriptor::{Descriptor, has_position};
 
 /// What an attempt on a descriptor may block for, `SPLICE_F_NONBLOCK` or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +61,7 @@ struct SpliceEnd {
 impl SpliceEnd {
     #[inline(always)]
     fn inspect(fd: BorrowedFd<'_>, likely: Likely) -> rustix::io::Result<Self> {
-        // What has a position has no peer. lseek(2) refuses pipes, sockets and terminals, and takes half the time of fstat(2).
-        if likely == Likely::File && tell(fd).is_ok() {
+        if likely == Likely::File && has_position(fd) {
             return Ok(Self { may_block: MayBlock::Disk, is_pipe: false, is_socket: false });
         }
         let descriptor = Descriptor::inspect(fd)?;

@@ -1,7 +1,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 
-use rustix::fs::{FileType, Mode, OFlags, Stat, fcntl_getfl, fstat, major, minor};
+use rustix::fs::{FileType, Mode, OFlags, Stat, fcntl_getfl, fstat, major, minor, tell};
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 
@@ -138,6 +138,12 @@ impl Descriptor {
     pub fn is_on_device_of(&self, other: &Self) -> bool {
         matches!((&self.stat, &other.stat), (Some(one), Some(other)) if one.st_dev == other.st_dev)
     }
+}
+
+/// Whether it has a position, as regular files and devices that are memory have: then it has no peer. lseek(2) refuses pipes,
+/// sockets and terminals, and takes half the time of fstat(2).
+pub(crate) fn has_position(fd: BorrowedFd<'_>) -> bool {
+    tell(fd).is_ok()
 }
 
 /// Whether the kernel has such a mark for a program like this one. QEMU's user mode does not pass it on.

@@ -9,7 +9,7 @@ use rustix::net::{AddressFamily, SocketType};
 use rustix::termios::{LocalModes, SpecialCodeIndex, tcgetattr};
 
 use crate::blocking::{MayBlock, may_block_of};
-use crate::descriptor::Descriptor;
+use crate::descriptor::{Descriptor, has_position};
 
 /// How bytes get from one end to the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +154,7 @@ pub struct Plan {
     pub(crate) socket_out: bool,
     /// The input is a socket with messages, which are kept whole.
     pub(crate) messages_in: bool,
-    /// The output is a regular file.
+    /// The output is a regular file, or a device that has a position.
     pub(crate) file_out: bool,
     /// The output is a pipe, which takes nothing by splice(2) while it is full or has no reader, whatever the input says.
     pub(crate) pipe_out: bool,
@@ -317,7 +317,10 @@ impl Plan {
 
     /// A plan for passing on bytes that are held.
     pub fn for_output(fd_out: BorrowedFd<'_>, hints: Hints) -> rustix::io::Result<Self> {
-        let to = Descriptor::inspect_either(fd_out, hints.likely_file_out)?;
+        if hints.likely_file_out && has_position(fd_out) {
+            return Ok(Self { file_out: true, ..Self::UNKNOWN });
+        }
+        let to = Descriptor::inspect(fd_out)?;
         let may_block = may_block_of(fd_out, &to);
         Ok(Self {
             poll_first_out: needs_poll(may_block, &to),
