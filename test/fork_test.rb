@@ -9,6 +9,8 @@ require "support/copy_ends"
 class TestFork < Minitest::Test
   include CopyEnds
 
+  TOO_SLOW = "too slow here for so many pipes at once"
+
   def test_a_child_can_make_all_calls_while_the_parent_waits
     with_waits_in_all_calls do |_, finish|
       assert_equal(all_calls_as_said, said_in_a_child { all_calls })
@@ -90,7 +92,7 @@ class TestFork < Minitest::Test
     with_stalled_relays(300) do |own|
       assert_operator own.size, :>, 256
       assert_equal([], said_in_a_child { all_links & own })
-    end
+    end or skip TOO_SLOW
   end
 
   def test_a_child_keeps_no_file_of_any_number_of_copies
@@ -114,8 +116,9 @@ class TestFork < Minitest::Test
       with_stalled_relays(10) do |own|
         Process.daemon(true, true) # and the process that had the relays is gone
         say.call(all_links & own)
-      end
+      end or say.call(nil)
     end
+    said or skip TOO_SLOW
     assert_equal [], said
   end
 
@@ -129,19 +132,19 @@ class TestFork < Minitest::Test
         end
         assert_equal("0\n", guarded { io.read })
       end
-    end
+    end or skip TOO_SLOW
   end
 
   def test_fork_can_be_wrapped_by_an_alias
     with_alias_of_fork do |calls|
-      with_stalled_relays(10) { |own| assert_equal([], said_in_a_child { all_links & own }) }
+      with_stalled_relays(10) { |own| assert_equal([], said_in_a_child { all_links & own }) } or skip TOO_SLOW
       assert_equal 1, calls.call
     end
   end
 
   def test_fork_can_be_stubbed
     Process.stub(:_fork, 12_345) { assert_equal 12_345, fork }
-    with_stalled_relays(10) { |own| assert_equal([], said_in_a_child { all_links & own }) }
+    with_stalled_relays(10) { |own| assert_equal([], said_in_a_child { all_links & own }) } or skip TOO_SLOW
   end
 
   private
@@ -155,18 +158,17 @@ class TestFork < Minitest::Test
     own = pipes_at_once(count, before)
     yield own if own
     assert_equal([["there", [5, 0]]] * count, guarded { relays.map(&:finish) })
-    own or skip "too slow here for #{count} pipes at once"
+    own
   end
 
-  # A relay gives its pipe back after a second; on a slow machine before the last one has got its own. Then this is nil.
+  # A relay gives its pipe back after a second, which on a slow machine may be before the last one has got its own: nil.
   def pipes_at_once(count, before)
-    most = 0
+    start = Process.clock_gettime(Process::CLOCK_MONOTONIC)
     guarded do
       loop do
         own = (all_links - before).grep(/pipe:/)
-        most = [most, own.size].max
-        return own if own.size >= count + 100000
-        return if SLOWNESS > 1 && own.size < most / 2
+        return own if own.size >= count
+        return if SLOWNESS > 1 && Process.clock_gettime(Process::CLOCK_MONOTONIC) - start > 20
 
         Thread.pass
       end
