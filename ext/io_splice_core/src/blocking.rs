@@ -29,10 +29,9 @@ pub fn may_block(fd: BorrowedFd<'_>) -> rustix::io::Result<MayBlock> {
 }
 
 /// What an end probably is: it decides what is asked first, and costs nothing but time when it is wrong.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Likely {
     /// A pipe, or not known.
-    #[default]
     Pipe,
     /// A file or a device that was opened at a path.
     File,
@@ -64,12 +63,16 @@ impl SpliceEnd {
         if likely == Likely::File && has_position(fd) {
             return Ok(Self { may_block: MayBlock::Disk, is_pipe: false, is_socket: false });
         }
-        let descriptor = Descriptor::inspect(fd)?;
-        Ok(Self {
-            may_block: may_block_of(fd, &descriptor),
+        Ok(Self::of(fd, &Descriptor::inspect(fd)?))
+    }
+
+    #[inline(always)]
+    fn of(fd: BorrowedFd<'_>, descriptor: &Descriptor) -> Self {
+        Self {
+            may_block: may_block_of(fd, descriptor),
             is_pipe: descriptor.is_pipe(),
             is_socket: descriptor.kind() == FileType::Socket,
-        })
+        }
     }
 }
 
@@ -92,13 +95,7 @@ impl SpliceEnds {
             let output = if input.is_pipe { Some(inspect_output()?) } else { None };
             (Some(input), output)
         };
-        let may_block = |end: &Option<SpliceEnd>| end.as_ref().map_or(MayBlock::Never, |end| end.may_block);
-        Ok(Self {
-            may_block: [may_block(&input), may_block(&output)],
-            socket_in: input.is_some_and(|input| input.is_socket),
-            file_in: None,
-            pipe_to_file: false,
-        })
+        Ok(Self::of(input, output))
     }
 
     /// Looks at both, for [`Reserved`](crate::Reserved), which wants to know more of files.
@@ -112,15 +109,27 @@ impl SpliceEnds {
         let output =
             if input.is_pipe() { Some(Descriptor::inspect_either(fd_out, likely_file_out)?) } else { None };
         let is_file = |descriptor: &Descriptor| descriptor.kind() == FileType::RegularFile;
+        let ends = Self::of(
+            Some(SpliceEnd::of(fd_in, &input)),
+            output.as_ref().map(|output| SpliceEnd::of(fd_out, output)),
+        );
         Ok(Self {
-            may_block: [
-                may_block_of(fd_in, &input),
-                output.as_ref().map_or(MayBlock::Never, |output| may_block_of(fd_out, output)),
-            ],
-            socket_in: input.kind() == FileType::Socket,
             file_in: is_file(&input).then(|| input.size()),
             pipe_to_file: input.access() != OFlags::WRONLY && output.as_ref().is_some_and(is_file),
+            ..ends
         })
+    }
+
+    /// Of those that had to be looked at.
+    #[inline(always)]
+    fn of(input: Option<SpliceEnd>, output: Option<SpliceEnd>) -> Self {
+        let may_block = |end: &Option<SpliceEnd>| end.as_ref().map_or(MayBlock::Never, |end| end.may_block);
+        Self {
+            may_block: [may_block(&input), may_block(&output)],
+            socket_in: input.is_some_and(|input| input.is_socket),
+            file_in: None,
+            pipe_to_file: false,
+        }
     }
 
     /// What an attempt may block for at each of them.
